@@ -1,0 +1,1 @@
+"""Facts, preprocessing and storage of skeleton data (no torch)."""

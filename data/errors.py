@@ -1,0 +1,5 @@
+"""The error a data file or a data argument of the user's raises."""
+
+
+class DataError(ValueError):
+    """One line: what is wrong, in which file (line, key), what to do."""

@@ -1,0 +1,1 @@
+"""CTR-GCN backbone, pooling heads and Koopman numerics (no files)."""
