@@ -1,0 +1,379 @@
+"""Score files: sample names, their class scores and labels, written and read without trust.
+
+A test run leaves two files of one stem: ``<stem>.pkl`` as published (a pickled dict, sample name
+-> float32 vector) and ``<stem>.npz`` (``names``, ``scores``, ``labels``, ``config_hash``), which
+holds no pickle and is preferred when both are there.
+
+A pickle is a program. Published ones are read by an unpickler that knows no class and no function:
+each global a NumPy array needs is replaced by a stand-in of ours that takes data and returns data,
+every other global is refused by its dotted name. Sizes written in a file are compared with the
+file's own size before memory is asked for.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from torchlight.errors import UserError
+from torchlight.files import atomic_write
+
+STEM = "epoch1_test_score"
+SUFFIXES = (".npz", ".pkl")
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of n samples over c classes.
+
+    Attributes:
+        names: n distinct sample names.
+        scores: (n, c) float32, finite; larger is likelier.
+        labels: (n,) int64 in [0, c), or None where the file holds none.
+        config_hash: hash of the configuration that made the scores, or None.
+        path: the file they were read from.
+    """
+
+    names: list[str]
+    scores: np.ndarray
+    labels: np.ndarray | None
+    config_hash: str | None
+    path: Path
+
+    @property
+    def num_class(self) -> int:
+        """c, the number of classes."""
+        return self.scores.shape[1]
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names and how many more there are, for a one-line message."""
+    listed = sorted(names)
+    rest = len(listed) - NAMES_SHOWN
+    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def write_scores(
+    stem: str | Path,
+    names: Sequence[str],
+    scores: np.ndarray,
+    labels: np.ndarray | None,
+    config_hash: str,
+) -> dict[str, Path]:
+    """Write ``<stem>.pkl`` and ``<stem>.npz``, each atomically, in the order given.
+
+    Args:
+        stem: path without suffix, such as ``work_dir/epoch1_test_score``.
+        names: n distinct sample names.
+        scores: (n, c), stored as float32.
+        labels: (n,) integers in [0, c), or None where nobody knows them.
+        config_hash: hash of the configuration that made the scores.
+
+    Returns:
+        The two paths, by ``"pkl"`` and ``"npz"``.
+
+    Raises:
+        UserError: the table is not one (shapes, duplicate names, NaN, labels out of range).
+    """
+    paths = {suffix[1:]: Path(f"{stem}{suffix}") for suffix in SUFFIXES}
+    values = np.ascontiguousarray(scores, dtype=np.float32)
+    table = _checked(list(names), values, labels, config_hash, paths["npz"])
+    arrays = {"names": np.array(table.names, dtype=np.str_), "scores": table.scores}
+    if table.labels is not None:
+        arrays["labels"] = table.labels
+    with atomic_write(paths["pkl"]) as temporary, temporary.open("wb") as file:
+        pickle.dump(dict(zip(table.names, table.scores, strict=True)), file, protocol=4)
+    with atomic_write(paths["npz"]) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, config_hash=np.array(config_hash), **arrays)
+    return paths
+
+
+def read_scores(path: str | Path) -> ScoreTable:
+    """Read a score table from a work dir, a score file, or a path without its suffix.
+
+    A directory stands for its ``epoch1_test_score``; where an ``.npz`` lies beside a ``.pkl`` of
+    the same stem, the ``.npz`` is read.
+
+    Raises:
+        UserError: the file is missing, truncated, of another shape or not admitted.
+    """
+    found = _find(Path(path))
+    try:
+        return _read_npz(found) if found.suffix == ".npz" else _read_pickle(found)
+    except OSError as error:
+        raise UserError(f"{found}: cannot be read: {error.strerror or error}") from None
+
+
+def _find(path: Path) -> Path:
+    """The score file that ``path`` stands for."""
+    stem = path / STEM if path.is_dir() else path
+    if stem.suffix in SUFFIXES:
+        stem = stem.with_suffix("")
+    for suffix in SUFFIXES:
+        candidate = stem.with_name(stem.name + suffix)
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"{path}: no score file {stem.name}.npz or {stem.name}.pkl there; "
+        "make one by a test run with --save-score True"
+    )
+
+
+def _checked(
+    names: list[str],
+    scores: np.ndarray,
+    labels: np.ndarray | None,
+    config_hash: str | None,
+    path: Path,
+) -> ScoreTable:
+    """A table whose parts agree, or a UserError with the file's name."""
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise UserError(f"{path}: scores have shape {scores.shape}, expected (samples, classes)")
+    if len(names) != len(scores):
+        raise UserError(f"{path}: {len(names)} sample names for {len(scores)} rows of scores")
+    if len(set(names)) != len(names):
+        repeated = [name for name, times in Counter(names).items() if times > 1]
+        raise UserError(f"{path}: sample names occur twice: {some(repeated)}")
+    broken = ~np.isfinite(scores).all(axis=1)
+    if broken.any():
+        bad = [names[i] for i in np.flatnonzero(broken)]
+        raise UserError(f"{path}: scores are NaN or infinite for {some(bad)}")
+    if labels is not None:
+        labels = np.ascontiguousarray(labels, dtype=np.int64)
+        if labels.shape != (len(names),):
+            raise UserError(f"{path}: labels have shape {labels.shape}, expected ({len(names)},)")
+        if labels.min() < 0 or labels.max() >= scores.shape[1]:
+            raise UserError(
+                f"{path}: labels run from {labels.min()} to {labels.max()}, "
+                f"but the scores are of {scores.shape[1]} classes"
+            )
+    return ScoreTable(names, scores, labels, config_hash, path)
+
+
+# --- npz ------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> ScoreTable:
+    """Read the safe form."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            for needed in ("names.npy", "scores.npy"):
+                if needed not in members:
+                    raise UserError(f"{path}: not a score file, it has no {needed[:-4]!r}")
+            arrays = {
+                key: _read_member(archive, members[f"{key}.npy"], path)
+                for key in ("names", "scores", "labels", "config_hash")
+                if f"{key}.npy" in members
+            }
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged or not a score file: {_one_line(error)}") from None
+    kinds = {"names": "U", "scores": "f", "labels": "iu", "config_hash": "U"}
+    for key, array in arrays.items():
+        if array.dtype.kind not in kinds[key]:
+            raise UserError(f"{path}: {key!r} is of type {array.dtype}, not as in a score file")
+    if arrays["names"].ndim != 1:
+        raise UserError(f"{path}: 'names' has shape {arrays['names'].shape}, expected (samples,)")
+    config_hash = str(arrays["config_hash"]) if "config_hash" in arrays else None
+    scores = arrays["scores"].astype(np.float32, copy=False)
+    return _checked(arrays["names"].tolist(), scores, arrays.get("labels"), config_hash, path)
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> np.ndarray:
+    """One array of the archive, its declared sizes checked before it is allocated."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > path.stat().st_size:
+        raise UserError(
+            f"{path}: {info.filename} is compressed or longer than the file; score files are "
+            "written by numpy.savez, uncompressed"
+        )
+    with archive.open(info) as file:
+        shape, dtype, header_size = _array_header(file)
+    declared = math.prod(shape) * dtype.itemsize + header_size
+    if dtype.hasobject or declared != info.file_size:
+        raise UserError(
+            f"{path}: {info.filename} declares {dtype} {shape}, {declared} bytes, "
+            f"but holds {info.file_size}"
+        )
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, type and header length of an ``.npy`` stream."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    return shape, dtype, file.tell()
+
+
+# --- pickle ---------------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    """The pickle asks for something a score file does not need."""
+
+
+class _DataType:
+    """What a pickled ``numpy.dtype`` carries: a code such as ``f4`` and a byte order."""
+
+    __slots__ = ("code", "order")
+    CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+
+    def __init__(self, code: object) -> None:
+        if code not in self.CODES:
+            raise _Refused(f"an array of type {str(code)[:40]!r}")
+        self.code, self.order = str(code), "<"
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|"):
+            raise _Refused("a malformed array type")
+        self.order = str(state[1])
+
+    def numpy(self) -> np.dtype:
+        """The NumPy type it stands for."""
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """A pickled array before and after its contents arrive."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: np.ndarray | None = None) -> None:
+        self.value = value
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise _Refused("a malformed array")
+        _, shape, data_type, fortran, buffer = state
+        self.value = _array(buffer, data_type, shape, "F" if fortran else "C")
+
+
+class _StandIn:
+    """Takes the place of one admitted global; can be called, and nothing else."""
+
+    __slots__ = ("_function",)
+
+    _function: Callable[..., object]
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise _Refused("a change to a global")
+
+    def __setstate__(self, state: object) -> None:
+        raise _Refused("a change to a global")
+
+
+def _array(buffer: object, data_type: object, shape: object, order: object) -> np.ndarray:
+    """A view of bytes that the pickle itself contains: nothing is allocated."""
+    if not isinstance(buffer, bytes | bytearray) or not isinstance(data_type, _DataType):
+        raise _Refused("an array of objects")
+    if not isinstance(shape, tuple) or order not in ("C", "F"):
+        raise _Refused("a malformed array")
+    return np.frombuffer(buffer, dtype=data_type.numpy()).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def _latin1(text: object, encoding: object) -> bytes:
+    """How pickle protocols 0 to 2 spell bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _Refused("_codecs.encode with another encoding than latin1")
+    return text.encode("latin1")
+
+
+def _admitted() -> dict[str, _StandIn]:
+    """Globals in pickles of arrays by NumPy 1 (``numpy.core``) and 2 (``numpy._core``)."""
+    admitted = {
+        "numpy.dtype": _StandIn(lambda code, *_: _DataType(code)),
+        "numpy.ndarray": _StandIn(lambda *_: _Array()),
+        "_codecs.encode": _StandIn(_latin1),
+    }
+    for core in ("numpy.core", "numpy._core"):
+        admitted[f"{core}.multiarray._reconstruct"] = _StandIn(lambda *_: _Array())
+        admitted[f"{core}.multiarray.scalar"] = _StandIn(
+            lambda data_type, buffer: _array(buffer, data_type, (), "C").item()
+        )
+        admitted[f"{core}.numeric._frombuffer"] = _StandIn(
+            lambda buffer, data_type, shape, order, *_: _Array(
+                _array(buffer, data_type, shape, order)
+            )
+        )
+    return admitted
+
+
+class _ScoreUnpickler(pickle.Unpickler):
+    """Unpickles dicts, lists, tuples, strings, numbers and arrays; refuses every other name."""
+
+    ADMITTED = _admitted()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for an admitted global; no module is ever imported."""
+        stand_in = self.ADMITTED.get(f"{module}.{name}")
+        if stand_in is None:
+            raise _Refused(f"{module}.{name}")
+        return stand_in
+
+
+def _unpickle(data: bytes, path: Path) -> object:
+    """The data in a pickle, or a UserError with the offending name.
+
+    The opcodes are walked once before: a memo index beyond the file's length would make the
+    unpickler allocate a table of that many entries.
+    """
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
+                raise _Refused(f"memo entry {argument}")
+        return _ScoreUnpickler(io.BytesIO(data)).load()
+    except _Refused as refused:
+        raise UserError(
+            f"{path}: refused, it asks for {refused}; a score file holds names and arrays only"
+        ) from None
+    except (
+        pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+        EOFError, OverflowError, MemoryError, RecursionError,
+    ) as error:  # fmt: skip
+        raise UserError(f"{path}: damaged or not a score file: {_one_line(error)}") from None
+
+
+def _read_pickle(path: Path) -> ScoreTable:
+    """Read the published form, a dict of sample name -> score vector.
+
+    A name that the dict was given twice shows only once: the format cannot tell.
+    """
+    data = path.read_bytes()
+    content = _unpickle(data, path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected a dict of sample name -> scores, and at least one")
+    vectors = []
+    for name, stub in content.items():
+        vector = stub.value if isinstance(stub, _Array) else None
+        if not isinstance(name, str) or vector is None or vector.dtype.kind != "f":
+            raise UserError(f"{path}: entry {str(name)[:40]!r} is not a name with float scores")
+        vectors.append(vector)
+    shapes = {vector.shape for vector in vectors}
+    if len(shapes) > 1 or vectors[0].ndim != 1:
+        raise UserError(f"{path}: score vectors of differing or wrong shapes {sorted(shapes)[:3]}")
+    if sum(vector.nbytes for vector in vectors) > len(data):
+        raise UserError(f"{path}: its arrays repeat one another; a score file has one a sample")
+    return _checked(list(content), np.stack(vectors).astype(np.float32), None, None, path)
+
+
+def _one_line(error: Exception) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
