@@ -1,0 +1,306 @@
+"""CTR-GCN (Chen et al., ICCV 2021): graph units, temporal branches, blocks and backbone.
+
+Inside the backbone a feature map is (N, C, V, T): joints before time. The published code keeps
+(N, C, T, V); only the weights' meaning has to agree, not the layout. With time last, the three
+subsets' features come out of one matrix product already in the order in which one batched product
+sums over subsets and joints (see ``GraphUnit``), and temporal convolutions run along contiguous
+memory.
+
+Module names and their order are those of published checkpoints (``l1.gcn1.convs.0.conv1.weight``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.errors import ModelError
+
+NUM_SUBSET = 3
+CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
+"""Output channels of the ten published blocks."""
+RELATION_REDUCTION = 8
+"""C_in / R, the relation channels; raw coordinates (3, or 9 with motion) get R = 8 themselves."""
+RAW_CHANNELS = (3, 9)
+UNIT_NORM_SCALE = 1e-6
+"""A graph unit starts as its residual: its batch norm's scale starts here."""
+BRANCH_NORM_SPREAD = 0.02
+
+
+class Relation(nn.Module):
+    """The 1x1 convolutions of one subset: phi (conv1), psi (conv2), features (conv3), lift (conv4).
+
+    Holds parameters under their published names; ``GraphUnit`` applies three of these at once.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        reduced = 8 if in_channels in RAW_CHANNELS else in_channels // RELATION_REDUCTION
+        self.conv1 = nn.Conv2d(in_channels, reduced, 1)
+        self.conv2 = nn.Conv2d(in_channels, reduced, 1)
+        self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
+        self.conv4 = nn.Conv2d(reduced, out_channels, 1)
+
+
+class GraphUnit(nn.Module):
+    """Channel-wise topology refinement graph convolution (section 3.2), summed over three subsets.
+
+    With m[k,r,u,v] = tanh(phi_k[r,u] - psi_k[r,v]) from features averaged over time,
+
+        topology[n,c,u,k,v] = PA[k,u,v] + alpha * (W4_k m[n,k])[c,u,v]
+        z[n,c,u,t] = sum over k, v of topology[n,c,u,k,v] * (W3_k x)[n,c,k,v,t]
+
+    then batch norm, residual, ReLU. The convolutions before the mean over time are linear, so the
+    mean is taken first.
+
+    Args:
+        adjacency: float (3, V, V), where the learnt adjacency starts.
+        adaptive: learn the adjacency; otherwise it is a constant and no entry of the checkpoint.
+    """
+
+    PA: Tensor
+    convs: Any  # a ModuleList of Relation; torch types its items as plain modules
+
+    def __init__(
+        self, in_channels: int, out_channels: int, adjacency: np.ndarray, *, adaptive: bool = True
+    ) -> None:
+        super().__init__()
+        start = torch.tensor(adjacency, dtype=torch.float32)
+        if adaptive:
+            self.PA = nn.Parameter(start)
+        else:
+            self.register_buffer("PA", start, persistent=False)
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.convs = nn.ModuleList(Relation(in_channels, out_channels) for _ in range(NUM_SUBSET))
+        self.down = (
+            nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+            if in_channels != out_channels
+            else nn.Identity()
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _init_convolution(module)
+        nn.init.constant_(self.bn.weight, UNIT_NORM_SCALE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, V, T) to (N, C_out, V, T)."""
+        z = torch.matmul(self._topology(x.mean(-1)), self._features(x))
+        return F.relu(self.bn(z) + self.down(x))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Return W3_k x for all subsets, (N, C_out, 3V, T), rows of a channel ordered (k, v)."""
+        weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1).flatten(0, 1)
+        bias = torch.stack([conv.conv3.bias for conv in self.convs], dim=1).flatten()
+        features = F.conv2d(x, weight, bias)
+        n, _, v, t = x.shape
+        return features.reshape(n, -1, NUM_SUBSET * v, t)
+
+    def _topology(self, mean: Tensor) -> Tensor:
+        """Return the topology of time-averaged features (N, C_in, V) as (N, C_out, V, 3V)."""
+        phi = torch.stack([F.conv1d(mean, *_flat(conv.conv1)) for conv in self.convs], dim=1)
+        psi = torch.stack([F.conv1d(mean, *_flat(conv.conv2)) for conv in self.convs], dim=1)
+        m = torch.tanh(phi.unsqueeze(-1) - psi.unsqueeze(-2))
+        lift = torch.stack([conv.conv4.weight.flatten(1) for conv in self.convs])
+        bias = torch.stack([conv.conv4.bias for conv in self.convs], dim=1)
+        refinement = torch.einsum("kcr,nkruv->ncukv", lift, m) + bias[:, None, :, None]
+        topology = self.alpha * refinement + self.PA.transpose(0, 1)
+        return topology.flatten(-2)
+
+
+class TemporalConvolution(nn.Module):
+    """Convolution along time and batch norm; the published residual of a block, and a branch's end.
+
+    Kernels are stored (C_out, C_in, size, 1) as published and used as (C_out, C_in, 1, size).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, size: int, *, stride: int = 1, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, (size, 1))
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.stride = (1, stride)
+        self.dilation = (1, dilation)
+        self.padding = (0, dilation * (size - 1) // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
+        kernel = self.conv.weight.transpose(-1, -2)
+        return self.bn(
+            F.conv2d(x, kernel, self.conv.bias, self.stride, self.padding, self.dilation)
+        )
+
+
+class TemporalUnit(nn.Module):
+    """Four branches of C/4 channels: dilations 1 and 2, max pool, and a plain 1x1 convolution.
+
+    The branches' 1x1 convolutions read the same input, so they are one product; in the fourth
+    branch the 1x1 convolution itself takes the stride.
+    """
+
+    branches: Any  # a ModuleList of Sequential; torch types its items as plain modules
+
+    def __init__(self, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        width = channels // 4
+        self.width = width
+        self.stride = stride
+        self.branches = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 1),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                    TemporalConvolution(width, width, 5, stride=stride, dilation=dilation),
+                )
+                for dilation in (1, 2)
+            ]
+            + [
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 1),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                    nn.MaxPool2d((1, 3), stride=(1, stride), padding=(0, 1)),
+                    nn.BatchNorm2d(width),
+                ),
+                nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width)),
+            ]
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _init_convolution(module)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, BRANCH_NORM_SPREAD)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, V, T) to (N, C, V, ceil(T / stride))."""
+        weight = torch.cat([branch[0].weight for branch in self.branches])
+        bias = torch.cat([branch[0].bias for branch in self.branches])
+        *convolved, plain = F.conv2d(x, weight, bias).split(self.width, dim=1)
+        outputs = [
+            branch[1:](part) for branch, part in zip(self.branches[:3], convolved, strict=True)
+        ]
+        outputs.append(self.branches[3][1](plain[..., :: self.stride]))
+        return torch.cat(outputs, dim=1)
+
+
+class Block(nn.Module):
+    """ReLU(temporal(graph(x)) + residual(x)).
+
+    Args:
+        residual: False in the first block. Otherwise identity, or a 1x1 temporal convolution with
+            batch norm where channels or stride change.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        adjacency: np.ndarray,
+        *,
+        stride: int = 1,
+        residual: bool = True,
+        adaptive: bool = True,
+    ) -> None:
+        super().__init__()
+        self.gcn1 = GraphUnit(in_channels, out_channels, adjacency, adaptive=adaptive)
+        self.tcn1 = TemporalUnit(out_channels, stride=stride)
+        self.residual: nn.Module | None = None
+        if residual and in_channels == out_channels and stride == 1:
+            self.residual = nn.Identity()
+        elif residual:
+            self.residual = TemporalConvolution(in_channels, out_channels, 1, stride=stride)
+            _init_convolution(self.residual.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
+        y = self.tcn1(self.gcn1(x))
+        if self.residual is not None:
+            y = y + self.residual(x)
+        return F.relu(y)
+
+
+class Backbone(nn.Module):
+    """Batch norm over M*V*C of the input, then one block for each entry of ``channels``.
+
+    Args:
+        adjacency: float (3, V, V).
+        num_person: M.
+        in_channels: C of the input.
+        channels: output channels of the blocks, multiples of 8.
+        strides: stride in time of the blocks.
+        adaptive: learn the adjacency.
+    """
+
+    def __init__(
+        self,
+        adjacency: np.ndarray,
+        *,
+        num_person: int,
+        in_channels: int = 3,
+        channels: Sequence[int] = CHANNELS,
+        strides: Sequence[int],
+        adaptive: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(strides) != len(channels):
+            raise ModelError(f"model: expected {len(channels)} strides, got {len(strides)}")
+        if not channels or any(c < 8 or c % 8 for c in channels):
+            raise ModelError(f"model: channels must be multiples of 8, got {list(channels)}")
+        if any(s < 1 for s in strides):
+            raise ModelError(f"model: strides must be 1 or more, got {list(strides)}")
+        self.num_point = adjacency.shape[-1]
+        self.num_person = num_person
+        self.in_channels = in_channels
+        self.data_bn = nn.BatchNorm1d(num_person * in_channels * self.num_point)
+        self.block_names = [f"l{i}" for i in range(1, len(channels) + 1)]
+        sources = [in_channels, *channels[:-1]]
+        rows = zip(self.block_names, sources, channels, strides, strict=True)
+        for name, source, target, stride in rows:
+            block = Block(
+                source, target, adjacency, stride=stride, residual=name != "l1", adaptive=adaptive
+            )
+            self.add_module(name, block)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Map (N, C, T, V, M), or (N, T, V*C) with C fastest and M = 1, to (N, M, C', V, T').
+
+        Raises:
+            ModelError: the input has other dimensions, channels, joints or persons.
+        """
+        x = self._checked(x)
+        n, c, t, v, m = x.shape
+        x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
+        x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)
+        for name in self.block_names:
+            x = self.get_submodule(name)(x)
+        return x.unflatten(0, (n, m))
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """Return the input as (N, C, T, V, M)."""
+        c, v, m = self.in_channels, self.num_point, self.num_person
+        expected = f"(N, {c}, T, {v}, {m})" + (f" or (N, T, {v * c})" if m == 1 else "")
+        if x.dim() == 3 and m == 1 and x.shape[2] == v * c:
+            return x.unflatten(2, (v, c)).permute(0, 3, 1, 2).unsqueeze(-1)
+        if x.dim() == 5 and (x.shape[1], *x.shape[3:]) == (c, v, m):
+            return x
+        raise ModelError(
+            f"model: expected input {expected} = (batch, channels, frames, joints, persons),"
+            f" got {tuple(x.shape)}"
+        )
+
+
+def _flat(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a 1x1 convolution for use on (N, C, V)."""
+    return conv.weight.squeeze(-1), conv.bias
+
+
+def _init_convolution(conv: nn.Conv2d) -> None:
+    """Kaiming normal over the fan out, zero bias."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
