@@ -256,8 +256,8 @@ class _Array:
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise _Refused("a malformed array")
-        _, shape, data_type, fortran, buffer = state
-        self.value = _array(buffer, data_type, shape, "F" if fortran else "C")
+        _, shape, data_type, _, buffer = state
+        self.value = _array(buffer, data_type, shape)
 
 
 class _StandIn:
@@ -265,28 +265,26 @@ class _StandIn:
 
     __slots__ = ("_function",)
 
-    _function: Callable[..., object]
-
     def __init__(self, function: Callable[..., object]) -> None:
-        object.__setattr__(self, "_function", function)
+        self._function = function
 
     def __call__(self, *arguments: object) -> object:
         return self._function(*arguments)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise _Refused("a change to a global")
 
     def __setstate__(self, state: object) -> None:
         raise _Refused("a change to a global")
 
 
-def _array(buffer: object, data_type: object, shape: object, order: object) -> np.ndarray:
-    """A view of bytes that the pickle itself contains: nothing is allocated."""
+def _array(buffer: object, data_type: object, shape: object) -> np.ndarray:
+    """A view of bytes that the pickle itself contains: nothing is allocated.
+
+    Memory order is left out: scores are vectors, and other shapes are refused later.
+    """
     if not isinstance(buffer, bytes | bytearray) or not isinstance(data_type, _DataType):
         raise _Refused("an array of objects")
-    if not isinstance(shape, tuple) or order not in ("C", "F"):
+    if not isinstance(shape, tuple):
         raise _Refused("a malformed array")
-    return np.frombuffer(buffer, dtype=data_type.numpy()).reshape(shape, order=order)  # type: ignore[call-overload]
+    return np.frombuffer(buffer, dtype=data_type.numpy()).reshape(shape)
 
 
 def _latin1(text: object, encoding: object) -> bytes:
@@ -306,12 +304,10 @@ def _admitted() -> dict[str, _StandIn]:
     for core in ("numpy.core", "numpy._core"):
         admitted[f"{core}.multiarray._reconstruct"] = _StandIn(lambda *_: _Array())
         admitted[f"{core}.multiarray.scalar"] = _StandIn(
-            lambda data_type, buffer: _array(buffer, data_type, (), "C").item()
+            lambda data_type, buffer: _array(buffer, data_type, ()).item()
         )
         admitted[f"{core}.numeric._frombuffer"] = _StandIn(
-            lambda buffer, data_type, shape, order, *_: _Array(
-                _array(buffer, data_type, shape, order)
-            )
+            lambda buffer, data_type, shape, *_: _Array(_array(buffer, data_type, shape))
         )
     return admitted
 

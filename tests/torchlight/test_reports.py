@@ -36,6 +36,7 @@ def test_confusion_has_a_row_for_classes_never_seen() -> None:
     assert matrix.dtype == np.int64
     np.testing.assert_array_equal(matrix, [[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1], [0, 0, 0, 0]])
     np.testing.assert_array_equal(class_accuracy(matrix), [1, 0, 0, np.nan])
+    assert confusion(SCORES[:1], LABELS[:1]).shape == (4, 4)
 
 
 def test_files_say_what_was_counted(tmp_path: Path) -> None:
