@@ -1,0 +1,230 @@
+"""NW-UCLA sequences as tensors (C, T, V, M): three coordinates, 52 frames, 20 joints, one person.
+
+Testing is deterministic. Training turns, scales and re-times each sequence at random; the numbers
+drawn depend on (seed, epoch, index) alone.
+
+Every sequence is moved to the unit box: per axis, its smallest and largest coordinate over all
+frames and joints become -1 and 1. This is an affine map, and so is the random turn before it, so
+training composes the two and applies them once, to the frames drawn.
+"""
+
+import os
+
+import numpy as np
+
+from data import ucla
+from data.errors import DataError
+from data.skeletons import UCLA, bone_parents
+from feeders.base import BatchFeeder, at_least_one, one_of
+from feeders.randomness import sample_uniforms
+from feeders.streams import bones, motion
+
+WINDOW = 52
+DEBUG_SAMPLES = 100
+MAX_ANGLE = np.deg2rad(60.0)
+SCALES = (0.5, 1.5)
+
+_ORIGIN_JOINT = 1  # the spine, "joint 2" in the literature's count
+_STREAMS = {
+    "joint": (False, False),
+    "bone": (True, False),
+    "motion": (False, True),
+    "bone motion": (True, True),
+}  # (as bones, as motion); bone motion is the motion of the bones
+
+
+class Feeder(BatchFeeder):
+    """One split of NW-UCLA.
+
+    Samples are in order of their names.
+
+    Args:
+        data_path: the stream, "joint", "bone", "motion" or "bone motion" (this benchmark's
+            published configurations name it so).
+        label_path: the split as published configurations give it: a text with "val" in it means
+            test, any other train.
+        split: "train" (views 1 and 2) or "test" (view 3; "val" means the same); in place of
+            ``label_path``.
+        root: folder of the JSON files.
+        cache_dir: where the parsed files are kept; None is the user's cache folder.
+        repeat: how often each sequence is seen in an epoch.
+        window_size: number of frames; -1 means 52.
+        augment: random rotation, scale and frames; None means in the training split only.
+        debug: only the first 100 samples.
+        random_choose, use_mmap: accepted as published. Augmentation always draws its frames at
+            random, and the data are always shared through the cache.
+        random_shift, random_move, normalization: refused if True; the published feeder has no
+            such thing for this benchmark, and silence would mislead.
+        seed: of all random numbers.
+        dtype: "float32", or "float64" for comparisons.
+
+    Attributes:
+        sample_names: one a sequence. labels, subjects: int64 (n,).
+
+    Raises:
+        DataError: an argument has an impossible value, or the data are missing or malformed.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_path: str = "joint",
+        label_path: str | None = None,
+        split: str | None = None,
+        root: str | os.PathLike[str] = ucla.DEFAULT_ROOT,
+        cache_dir: str | os.PathLike[str] | None = None,
+        repeat: int = 1,
+        window_size: int = -1,
+        augment: bool | None = None,
+        debug: bool = False,
+        random_choose: bool = False,
+        random_shift: bool = False,
+        random_move: bool = False,
+        normalization: bool = False,
+        use_mmap: bool = True,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        _refuse(random_shift=random_shift, random_move=random_move, normalization=normalization)
+        split = _resolve_split(split, label_path)
+        self.augment = split == "train" if augment is None else augment
+        self.window_size = WINDOW if window_size == -1 else at_least_one("window_size", window_size)
+        self._dtype = np.dtype(one_of("dtype", dtype, ("float32", "float64")))
+        self._as_bones, self._as_motion = _STREAMS[one_of("data_path", data_path, list(_STREAMS))]
+
+        names, sequences = _select(ucla.load(root, cache_dir), split, debug)
+        if not names:
+            views = " and ".join(str(view) for view in ucla.VIEWS[split])
+            raise DataError(f"{root}: no sequence of the {split} split (view {views})")
+        parsed = [ucla.parse_name(name) for name in names]
+        super().__init__(
+            sample_names=names,
+            labels=[sample.label for sample in parsed],
+            subjects=[sample.subject for sample in parsed],
+            repeat=repeat,
+            seed=seed,
+        )
+        self._prepare(sequences)
+
+    def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return self._augmented(indices, rows) if self.augment else self._deterministic[rows]
+
+    def _prepare(self, sequences: list[np.ndarray]) -> None:
+        """Do once whatever does not depend on random numbers."""
+        centred = [frames - frames[0, _ORIGIN_JOINT] for frames in sequences]
+        if not self.augment:
+            joints = np.stack([_evenly_spaced(frames, self.window_size) for frames in centred])
+            self._deterministic = self._stream(joints).astype(self._dtype)
+            return
+        self._lengths = np.array([len(frames) for frames in centred], dtype=np.int64)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        frames = np.concatenate(centred).astype(self._dtype)
+        self._axes = np.ascontiguousarray(frames.transpose(2, 0, 1))  # (3, all frames, V)
+
+    def _stream(self, joints: np.ndarray) -> np.ndarray:
+        """Turn joints (N, 3, T, V, 1) into the stream asked for."""
+        if self._as_bones:
+            joints = bones(joints, bone_parents(UCLA))
+        return motion(joints) if self._as_motion else joints
+
+    def _augmented(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the randomly turned, scaled and re-timed samples, (N, 3, T, V, 1)."""
+        uniforms = sample_uniforms(self.seed, self.epoch, indices.tolist(), 3 + self.window_size)
+        turns = _random_turns(uniforms[:, :3]).astype(self._dtype)
+        maps = self._maps_to_unit_box(turns, rows)
+
+        lengths = self._lengths[rows, None]
+        drawn = np.sort((uniforms[:, 3:] * lengths).astype(np.int64), axis=1)
+        points = self._homogeneous(drawn + self._starts[rows, None])
+        joints = np.matmul(maps, points)
+        return self._stream(joints.reshape(len(rows), 3, self.window_size, UCLA.num_point, 1))
+
+    def _maps_to_unit_box(self, turns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return for each sample its turn followed by the map to [-1, 1], (N, 3, 4).
+
+        The columns are a matrix and a shift. The box is that of all the sequence's frames, not
+        of the drawn ones. An axis without extent, a single point, goes to 0.
+        """
+        low = np.empty((len(rows), 3), dtype=self._dtype)
+        high = np.empty_like(low)
+        for i, row in enumerate(rows):
+            start = self._starts[row]
+            sequence = self._axes[:, start : start + self._lengths[row]].reshape(3, -1)
+            turned = turns[i] @ sequence
+            np.minimum.reduce(turned, axis=1, out=low[i])
+            np.maximum.reduce(turned, axis=1, out=high[i])
+        extent = high - low
+        factor = np.where(extent > 0, 2 / np.where(extent > 0, extent, 1), 0)
+        shift = -factor * (low + high) / 2
+        return np.concatenate([factor[:, :, None] * turns, shift[:, :, None]], axis=2)
+
+    def _homogeneous(self, frames: np.ndarray) -> np.ndarray:
+        """Gather frames (N, T) as columns (x, y, z, 1), (N, 4, T * V)."""
+        count, window = frames.shape
+        points = np.empty((count, 4, window, UCLA.num_point), dtype=self._dtype)
+        for axis in range(3):
+            points[:, axis] = self._axes[axis][frames]
+        points[:, 3] = 1
+        return points.reshape(count, 4, -1)
+
+
+def _random_turns(uniforms: np.ndarray) -> np.ndarray:
+    """Return matrices scale * R_x(a) @ R_y(b), (N, 3, 3), from three uniform numbers each.
+
+    The scale is part of the published recipe; the map to the unit box undoes it.
+    """
+    angles = (2 * uniforms[:, :2] - 1) * MAX_ANGLE
+    (cos_a, cos_b), (sin_a, sin_b) = np.cos(angles).T, np.sin(angles).T
+    zero = np.zeros_like(cos_a)
+    turns = np.stack(
+        [
+            np.stack([cos_b, zero, sin_b], axis=1),
+            np.stack([sin_a * sin_b, cos_a, -sin_a * cos_b], axis=1),
+            np.stack([-cos_a * sin_b, sin_a, cos_a * cos_b], axis=1),
+        ],
+        axis=1,
+    )
+    smallest, largest = SCALES
+    scales = smallest + (largest - smallest) * uniforms[:, 2]
+    return scales[:, None, None] * turns
+
+
+def _evenly_spaced(frames: np.ndarray, window: int) -> np.ndarray:
+    """Map (T, V, 3) to the unit box and pick ``window`` equally spaced frames, (3, window, V, 1).
+
+    The operations and their order are those of the published feeder, to the last bit.
+    """
+    low, high = frames.min(axis=(0, 1)), frames.max(axis=(0, 1))
+    extent = high - low
+    unit = np.where(extent > 0, (frames - low) / np.where(extent > 0, extent, 1), 0.5)
+    picked = np.linspace(0, len(frames) - 1, window).astype(np.int64)
+    return (unit * 2 - 1)[picked].transpose(2, 0, 1)[..., None]
+
+
+def _select(data: ucla.Sequences, split: str, debug: bool) -> tuple[list[str], list[np.ndarray]]:
+    """Return names and frames (T, V, 3) of the split's sequences."""
+    frames = np.split(data.joints, np.cumsum(data.lengths)[:-1])
+    chosen = [i for i, name in enumerate(data.names) if ucla.in_split(name, split)]
+    if debug:
+        chosen = chosen[:DEBUG_SAMPLES]
+    return [data.names[i] for i in chosen], [frames[i] for i in chosen]
+
+
+def _resolve_split(split: str | None, label_path: str | None) -> str:
+    """Return "train" or "test" from either argument; where both are given they must agree."""
+    named = None if split is None else one_of("split", split, ("train", "test", "val"))
+    if label_path is not None:
+        found = [word for word in ("val", "test", "train") if word in label_path]
+        if not found:
+            raise DataError(f"label_path: {label_path!r} says neither train nor val")
+        if named is not None and (named == "train") != (found[0] == "train"):
+            raise DataError(f"split {named!r} and label_path {label_path!r} disagree")
+        named = found[0]
+    return "test" if named in ("test", "val") else "train"
+
+
+def _refuse(**switches: bool) -> None:
+    """Refuse what the published feeder takes and ignores."""
+    for name, value in switches.items():
+        if value:
+            raise DataError(f"{name}: has no effect on NW-UCLA; leave it out or set it to False")
