@@ -1,4 +1,4 @@
-"""The error for a mistake the user can mend."""
+"""How a command can fail: by a mistake the user can mend, or by a run that went wrong."""
 
 
 class UserError(Exception):
@@ -6,3 +6,15 @@ class UserError(Exception):
 
     Root scripts print it without a traceback and exit with status 2.
     """
+
+
+class RunFailed(Exception):
+    """A run that cannot go on (a loss of NaN, say), on every rank: one line, exit status 1."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop, and has saved its state: exit with ``status``."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -1,0 +1,110 @@
+"""Train and test skeleton action recognisers.
+
+python main_multigpu.py --config config/ucla/koopman.yaml
+python -m torch.distributed.launch --nproc_per_node=4 main_multigpu.py --config ...
+torchrun --nproc_per_node=4 main_multigpu.py --config ...
+python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weights W/best.pt
+"""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from data.errors import DataError
+from model.errors import ModelError
+from model.published import ALIASES
+from torchlight import cli, distributed
+from torchlight.checkpoint import apply_weights, load_weights
+from torchlight.config import Config, parse
+from torchlight.errors import UserError
+from torchlight.holdout import Subset, held_out_names
+from torchlight.registry import Target, binding_faults, resolve
+from torchlight.trainer import Trainer, check_compatible, prepare_torch
+
+OWN_PACKAGES = ("feeders", "model")
+SPLIT_KEYS = ("split", "label_path")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv``; return the exit status."""
+    return cli.run(lambda stage: _run(argv, stage), (DataError, ModelError))
+
+
+def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
+    config, config_name = parse(argv, __doc__ or "")
+    feeder, model_class, evaluator = _classes(config)
+    world = distributed.start(config.device, 60 * config.timeout_minutes)
+    stage.over()
+    prepare_torch(config)
+    sets = world.main_first(lambda: _datasets(config, feeder))
+    model = model_class.build(_with_graph(config))
+    check_compatible(config, model, sets)
+    if config.weights is not None:
+        apply_weights(model, load_weights(config.weights), config.weights, config.ignore_weights)
+    trainer = Trainer(
+        config,
+        world,
+        model,
+        sets["test"],
+        config_name=config_name,
+        train_set=sets.get("train"),
+        val_set=sets.get("val"),
+        evaluator=evaluator.build(config.evaluator_args) if evaluator else None,
+    )
+    trainer.fit() if config.phase == "train" else trainer.test()
+    return 0
+
+
+def _classes(config: Config) -> tuple[Target, Target, Target | None]:
+    """Resolve every dotted name and bind its arguments, before anything is built."""
+    allowed = (*OWN_PACKAGES, *config.allow_import)
+    feeder = resolve("feeder", config.feeder, ALIASES, allowed)
+    model = resolve("model", config.model, ALIASES, allowed)
+    faults = binding_faults("test_feeder_args", feeder, config.test_feeder_args)
+    if config.phase == "train":
+        faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
+    faults += binding_faults("model_args", model, config.model_args)
+    evaluator = None
+    if config.evaluator is not None:
+        evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
+        faults += binding_faults("evaluator_args", evaluator, config.evaluator_args)
+    if faults:
+        raise UserError("; ".join(faults))
+    return feeder, model, evaluator
+
+
+def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
+    """The splits of a run by name; with a part held out, "val" is that part, unaugmented."""
+    seeded = {"seed": config.seed} if "seed" in inspect.signature(feeder.cls).parameters else {}
+    sets = {"test": feeder.build({**seeded, **config.test_feeder_args})}
+    if config.phase == "test":
+        return sets
+    sets["train"] = feeder.build({**seeded, **config.train_feeder_args})
+    if config.val_fraction is None and config.val_subjects is None:
+        return sets
+    held = held_out_names(
+        sets["train"],
+        subjects=config.val_subjects,
+        fraction=config.val_fraction,
+        seed=config.seed,
+    )
+    split = {k: v for k, v in config.train_feeder_args.items() if k in SPLIT_KEYS}
+    plain = feeder.build({**seeded, **config.test_feeder_args, **split, "augment": False})
+    sets["val"] = Subset(plain, held)
+    sets["train"] = Subset(sets["train"], set(sets["train"].sample_names) - held)
+    return sets
+
+
+def _with_graph(config: Config) -> dict[str, Any]:
+    """Arguments of the model, its graph's dotted name replaced by the graph."""
+    arguments = dict(config.model_args)
+    if isinstance(arguments.get("graph"), str):
+        allowed = (*OWN_PACKAGES, *config.allow_import)
+        graph = resolve("model_args.graph", arguments["graph"], ALIASES, allowed)
+        arguments["graph"] = graph.build(arguments.pop("graph_args", {}))
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Batch-norm statistics that do not depend on how a step is spread over processes."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .distributed import World
+
+
+class RunningStatistics:
+    """Running statistics as the mean of what each micro-batch of a step would make of them.
+
+    With momentum m a forward of micro-batch j turns r into (1 - m) r + m s_j. On several
+    processes these results are averaged; with accumulation each micro-batch starts from the same
+    r and the results are averaged too, so that both give (1 - m) r + m mean_j(s_j). For one
+    micro-batch on one process nothing is done.
+    """
+
+    def __init__(self, model: nn.Module, accumulate: int, world: World) -> None:
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self._floats: list[torch.Tensor] = []
+        self._counts: list[torch.Tensor] = []
+        for norm in norms:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            self._floats += [norm.running_mean, norm.running_var]
+            if norm.num_batches_tracked is not None:
+                self._counts.append(norm.num_batches_tracked)
+        self._accumulate, self._world = accumulate, world
+        self._idle = not norms or (accumulate == 1 and world.size == 1)
+        self._start: list[torch.Tensor] = []
+        self._total: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def before(self, micro: int) -> None:
+        """Call before the forward of micro-batch ``micro`` (0, 1, ...)."""
+        if self._idle or self._accumulate == 1:
+            return
+        if micro == 0:
+            self._start = [b.clone() for b in self._floats]
+            self._total = [torch.zeros_like(b) for b in self._floats]
+        else:
+            torch._foreach_copy_(self._floats, self._start)
+            if self._counts:
+                torch._foreach_sub_(self._counts, 1)  # a step counts as one batch
+
+    @torch.no_grad()
+    def after(self, micro: int) -> None:
+        """Call after the forward of micro-batch ``micro``."""
+        if self._idle:
+            return
+        if self._accumulate > 1:
+            torch._foreach_add_(self._total, self._floats)
+        if micro == self._accumulate - 1:
+            sums = self._total if self._accumulate > 1 else self._floats
+            flat = torch.cat([b.reshape(-1) for b in sums])
+            flat = self._world.sum_(flat) / (self._accumulate * self._world.size)
+            pieces = flat.split([b.numel() for b in self._floats])
+            torch._foreach_copy_(
+                self._floats, [p.view_as(b) for p, b in zip(pieces, self._floats, strict=True)]
+            )

@@ -1,0 +1,169 @@
+"""Weights as published (a flat state dict), and one full state for resuming.
+
+Nothing here unpickles: files of strangers are read by ``torch.load(weights_only=True)``.
+"""
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import UserError
+from .files import atomic_write
+
+Weights = dict[str, torch.Tensor]
+
+_MAGIC = b"TLSTATE1"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_SERIAL_BYTES = 8
+_PREFIX = "module."
+
+
+def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a flat state dict (on the CPU, keys without ``module.``), whole or not at all."""
+    plain = {key.removeprefix(_PREFIX): value.detach().cpu() for key, value in weights.items()}
+    with atomic_write(path) as temporary:
+        torch.save(plain, temporary)
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read a flat state dict; a leading ``module.`` (as DDP leaves it) is taken off the keys.
+
+    Raises:
+        UserError: no such file, damaged, not a state dict, or holding anything but tensors.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{file}: no such weights file")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: refused, it holds more than tensors ({reason})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file}: not a readable weights file ({reason})") from error
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{file}: holds {type(content).__name__}, not a state dict")
+    wrong = [k for k, v in content.items() if not (isinstance(k, str) and torch.is_tensor(v))]
+    if wrong:
+        raise UserError(f"{file}: entry {wrong[0]!r} is not a tensor; not a flat state dict")
+    return {key.removeprefix(_PREFIX): value for key, value in content.items()}
+
+
+def apply_weights(
+    model: nn.Module, weights: Mapping[str, torch.Tensor], source: str, ignore: Sequence[str] = ()
+) -> list[str]:
+    """Load ``weights`` into ``model``, strictly; return the keys left at their initial values.
+
+    Args:
+        ignore: entries whose key contains one of these are left out on purpose.
+
+    Raises:
+        UserError: missing, unexpected or differently shaped entries, or NaN among them.
+    """
+    own = model.state_dict()
+    left_out = sorted(key for key in own if any(part in key for part in ignore))
+    given = {k: v for k, v in weights.items() if not any(part in k for part in ignore)}
+    missing = [k for k in own if k not in given and k not in left_out]
+    unexpected = [k for k in given if k not in own]
+    shapes = [
+        f"{k} is {tuple(v.shape)}, the model's is {tuple(own[k].shape)}"
+        for k, v in given.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    faults = [
+        f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if faults:
+        raise UserError(
+            f"{source}: weights of another model ({'; '.join(faults)}); "
+            f"--ignore-weights NAME leaves entries containing NAME at their initial values"
+        )
+    broken = [k for k, v in given.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise UserError(f"{source}: entry {broken[0]} holds NaN or infinity")
+    model.load_state_dict(given, strict=False)
+    return left_out
+
+
+class StateFile:
+    """The full state of a run, in two generations with checksums.
+
+    Two slots are written in turn, so that the newest whole state is never touched while the next
+    one is written. A file is the magic, the SHA-256 of the rest, a serial number (8 bytes, big
+    endian) and a ``torch.save`` archive of tensors and plain values.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.slots = (folder / "resume.0.state", folder / "resume.1.state")
+        self._next = 0
+
+    def exists(self) -> bool:
+        """Whether any generation is there."""
+        return any(slot.exists() for slot in self.slots)
+
+    def save(self, state: Mapping[str, Any], serial: int) -> None:
+        """Write ``state`` over the older generation; a larger ``serial`` is newer.
+
+        Raises:
+            OSError: the disk is full or read-only; both generations are then as they were.
+        """
+        buffer = io.BytesIO()
+        buffer.write(serial.to_bytes(_SERIAL_BYTES, "big"))
+        torch.save(dict(state), buffer)
+        payload = buffer.getbuffer()
+        with atomic_write(self.slots[self._next]) as temporary, open(temporary, "wb") as file:
+            file.write(_MAGIC + hashlib.sha256(payload).digest())
+            file.write(payload)
+        self._next = 1 - self._next
+
+    def load(self) -> tuple[dict[str, Any], list[str]]:
+        """The newest generation that is whole, and a warning for each one that is not.
+
+        Raises:
+            UserError: none is whole.
+        """
+        whole: dict[int, tuple[int, memoryview]] = {}
+        warnings = []
+        for slot, path in enumerate(self.slots):
+            if path.exists():
+                try:
+                    whole[slot] = _checked(path)
+                except UserError as error:
+                    warnings.append(str(error))
+        if not whole:
+            raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
+        newest = max(whole, key=lambda slot: whole[slot][0])
+        self._next = 1 - newest
+        archive = io.BytesIO(whole[newest][1])
+        return torch.load(archive, map_location="cpu", weights_only=True), warnings
+
+
+def _checked(path: Path) -> tuple[int, memoryview]:
+    """Serial number and archive of a state file.
+
+    Raises:
+        UserError: unreadable, or the checksum does not fit.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    head = len(_MAGIC) + _DIGEST_BYTES
+    payload = memoryview(raw)[head:]
+    if raw[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != raw[len(_MAGIC) : head]:
+        raise UserError(f"{path}: damaged (its checksum does not fit)")
+    return int.from_bytes(payload[:_SERIAL_BYTES], "big"), payload[_SERIAL_BYTES:]

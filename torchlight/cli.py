@@ -1,0 +1,63 @@
+"""How a command ends: status 0, or one line and status 2 for a mistake that the user can mend."""
+
+import sys
+from collections.abc import Callable
+
+from . import distributed
+from .distributed import SharedError, launched_rank
+from .errors import RunFailed, Stopped, UserError
+
+
+class ConfigurationStage:
+    """Marks the part of a command that every process runs alike.
+
+    An error in it is the same on all ranks, so that rank 0 alone prints it.
+    """
+
+    def __init__(self) -> None:
+        self.active = True
+
+    def over(self) -> None:
+        """From here on processes differ: each prints its own errors."""
+        self.active = False
+
+
+def run(command: Callable[[ConfigurationStage], int], user_errors: tuple[type, ...] = ()) -> int:
+    """Run ``command``; turn a mistake of the user's into one line on standard error.
+
+    Args:
+        command: takes the stage marker, returns an exit status.
+        user_errors: exception types of other packages that stand for a user's mistake.
+
+    Returns:
+        The exit status: the command's own; 2 after a mistake; 1 after a run that failed; that of
+        the request after a run that was asked to stop; 130 after an interrupt.
+    """
+    stage = ConfigurationStage()
+    try:
+        return command(stage)
+    except Stopped as stopped:
+        if launched_rank() == 0:
+            print(stopped, file=sys.stderr, flush=True)
+        return stopped.status
+    except RunFailed as error:
+        if launched_rank() == 0:
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return 1
+    except (UserError, *user_errors) as error:
+        if launched_rank() == 0 or not (stage.active or isinstance(error, SharedError)):
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    finally:
+        distributed.stop()
+
+
+def one_line(error: BaseException) -> str:
+    """The message of ``error``; of one that a loading worker re-raised, the original's alone."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and "DataLoader worker" in lines[0]:
+        return lines[-1].split(": ", 1)[-1]
+    return " ".join(lines)

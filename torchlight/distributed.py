@@ -1,0 +1,186 @@
+"""Processes: one, several on a machine, or several machines, on CUDA (nccl) or CPU (gloo).
+
+Everything that is not a gradient (scores, decisions, errors) travels over a second gloo group,
+so that it never waits for, or synchronises, a device.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from .errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers.
+
+    ``control`` is the gloo group for objects and flags, None for a single process.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks in rank order, on rank 0; an empty list elsewhere."""
+        if self.control is None:
+            return [value]
+        box: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, box, dst=0, group=self.control)
+        return box or []
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.control is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds on any rank."""
+        return self.largest(int(flag)) > 0
+
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' values."""
+        if self.control is None:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
+        return int(tensor)
+
+    def mean_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Average ``tensor`` over the ranks in place (device collective)."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+        return tensor
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add ``tensor`` up over the ranks in place (device collective)."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def main_decides(self, action: Callable[[], T]) -> T:
+        """Run ``action`` on rank 0; every rank gets its result, or its error as a UserError."""
+        result: Any = None
+        error: str | None = None
+        if self.is_main:
+            try:
+                result = action()
+            except UserError as problem:
+                error = str(problem)
+        result, error = self.broadcast((result, error))
+        if error is not None:
+            raise SharedError(error)
+        return result
+
+    def main_first(self, action: Callable[[], T]) -> T:
+        """Run ``action`` on rank 0, then on the others: the first fills a cache for the rest.
+
+        An error of rank 0 is raised by it alone; the others stop with a SharedError.
+        """
+        if self.control is None:
+            return action()
+        error: BaseException | None = None
+        result: Any = None
+        if self.is_main:
+            try:
+                result = action()
+            except Exception as problem:
+                error = problem
+        failed = self.broadcast(None if error is None else str(error))
+        if error is not None:
+            raise error
+        if failed is not None:
+            raise SharedError(failed)
+        return result if self.is_main else action()
+
+
+class SharedError(UserError):
+    """An error that every rank has heard of: rank 0 prints it, the others stay quiet."""
+
+
+def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The rank the launcher gave this process; 0 without a launcher."""
+    return int(environment.get("RANK", "0"))
+
+
+def add_launcher_flags(parser: argparse.ArgumentParser) -> None:
+    """Accept the flag that ``torch.distributed.launch`` adds, in both spellings.
+
+    Its value is also in the environment (LOCAL_RANK), which is what ``torchrun`` sets.
+    """
+    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def start(device: str | list[int], timeout_s: float) -> World:
+    """Join the processes that a launcher started, or be the only one.
+
+    Args:
+        device: "auto" (CUDA where present), "cpu", "cuda", or the CUDA indices to use, in the
+            order of the local ranks.
+        timeout_s: a collective that takes longer ends the run.
+
+    Raises:
+        UserError: CUDA asked for and absent, or fewer devices than local processes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local_rank = launched_rank(), int(os.environ.get("LOCAL_RANK", "0"))
+    own = _device(device, local_rank)
+    _share_cores(own)
+    if "WORLD_SIZE" not in os.environ or size == 1:
+        return World(0, 1, 0, own)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
+    dist.init_process_group(backend, timeout=timeout, device_id=own if own.type == "cuda" else None)
+    return World(rank, size, local_rank, own, dist.new_group(backend="gloo", timeout=timeout))
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(wish: str | list[int], local_rank: int) -> torch.device:
+    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"device: {wish} asked for, but no CUDA device is visible; say --device cpu"
+        )
+    indices = wish if isinstance(wish, list) else list(range(torch.cuda.device_count()))
+    if local_rank >= len(indices):
+        raise UserError(f"device: local process {local_rank} has no device of its own in {indices}")
+    device = torch.device("cuda", indices[local_rank])
+    torch.cuda.set_device(device)
+    return device
+
+
+def _share_cores(device: torch.device) -> None:
+    """On CPU, give each local process its share of the cores.
+
+    Launchers set OMP_NUM_THREADS=1 where the user said nothing, which leaves most of a machine
+    idle; a value other than 1 is the user's and stays.
+    """
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cpu" and local_size > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))

@@ -1,0 +1,200 @@
+"""Batches: which samples, in which process, in which order; and their loading by workers.
+
+The unit is the *micro-batch*: ``batch_size`` samples that go through the model together. A step
+of the optimiser sees ``global_batch_size`` samples, cut into micro-batches that depend on
+(seed, epoch, step) alone. Processes only share them out, so a run is the same, up to
+floating-point order, on 1 process with accumulation and on 64 without.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from .errors import UserError
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Dataset(Protocol):
+    """What the engine asks of data: ``dataset[i]`` is (inputs, label, index).
+
+    ``sample_names`` are n distinct names; ``labels`` their n labels; index i belongs to sample
+    i % n. Optional: ``set_epoch(epoch)``; ``get_batch(indices)``, the same samples stacked;
+    ``subjects``, for holding some out; ``class_names``.
+    """
+
+    sample_names: Sequence[str]
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]: ...
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a step's samples are spread: world x accumulate micro-batches of ``micro``."""
+
+    micro: int
+    accumulate: int
+    world: int
+
+    @property
+    def step_size(self) -> int:
+        """Samples a step of the optimiser sees, over all processes."""
+        return self.micro * self.accumulate * self.world
+
+
+def plan_batches(batch_size: int, global_batch_size: int | None, world: int) -> BatchPlan:
+    """Spread ``global_batch_size`` (default: batch_size * world) over ``world`` processes.
+
+    A process takes its share in micro-batches of at most ``batch_size``.
+
+    Raises:
+        UserError: the global batch cannot be spread evenly.
+    """
+    total = global_batch_size or batch_size * world
+    share, rest = divmod(total, world)
+    if rest or share == 0:
+        raise UserError(
+            f"global_batch_size {total} cannot be spread evenly over {world} processes; "
+            f"use a number of processes that divides it, or another --global-batch-size"
+        )
+    micro = min(batch_size, share)
+    if share % micro:
+        raise UserError(
+            f"global_batch_size {total} on {world} processes is {share} samples each, which "
+            f"batch_size {batch_size} does not divide; use a --batch-size that does"
+        )
+    return BatchPlan(micro, share // micro, world)
+
+
+class TrainBatches(Sampler[list[int]]):
+    """This rank's micro-batches of an epoch; the incomplete last step is dropped."""
+
+    def __init__(self, length: int, plan: BatchPlan, rank: int, seed: int) -> None:
+        self.length, self.plan, self.rank, self.seed = length, plan, rank, seed
+        self.epoch = self.first_step = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole epoch."""
+        return self.length // self.plan.step_size
+
+    def set_position(self, epoch: int, first_step: int) -> None:
+        """Start the next iteration at ``first_step`` of ``epoch``."""
+        self.epoch, self.first_step = epoch, first_step
+
+    def step_indices(self, epoch: int, step: int) -> list[int]:
+        """All samples of one step, over all ranks, in order."""
+        size = self.plan.step_size
+        return self._order(epoch)[step * size : (step + 1) * size].tolist()
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(
+            self.length
+        )
+
+    def __len__(self) -> int:
+        return (self.steps - self.first_step) * self.plan.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        plan = self.plan
+        order = self._order(self.epoch)[: self.steps * plan.step_size]
+        parts = order.reshape(self.steps, plan.accumulate, plan.world, plan.micro)
+        for step in range(self.first_step, self.steps):
+            yield from parts[step, :, self.rank].tolist()
+
+
+class EvalBatches(Sampler[list[int]]):
+    """Every sample exactly once: consecutive batches, dealt out to the ranks in turn.
+
+    A batch holds the same samples whatever the number of processes, so that its scores are the
+    same numbers too.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int, world: int) -> None:
+        self.length, self.batch_size, self.rank, self.world = length, batch_size, rank, world
+
+    def _starts(self) -> range:
+        return range(self.rank * self.batch_size, self.length, self.world * self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in self._starts():
+            yield list(range(start, min(start + self.batch_size, self.length)))
+
+
+class _BatchFetcher:
+    """A dataset read a batch at a time, in workers that learn of a new epoch.
+
+    Workers outlive an epoch; the epoch reaches them through shared memory, written only while
+    no batch is being fetched.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._told: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        epoch = int(self.epoch)
+        if epoch != self._told and hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        self._told = epoch
+        if hasattr(self.dataset, "get_batch"):
+            inputs, labels, own = self.dataset.get_batch(indices)
+        else:
+            inputs, labels, own = zip(*(self.dataset[i] for i in indices), strict=True)
+            inputs = torch.stack([torch.as_tensor(x) for x in inputs])
+        return torch.as_tensor(inputs), torch.as_tensor(labels), torch.as_tensor(own)
+
+
+def _whole(batch: Batch) -> Batch:
+    """The fetcher hands over batches: nothing is left to collate."""
+    return batch
+
+
+class Loader:
+    """Iterates a dataset's batches; workers persist over epochs."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: TrainBatches | EvalBatches,
+        *,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.dataset, self.batches = dataset, batches
+        self._fetcher = _BatchFetcher(dataset)
+        self._loader: DataLoader = DataLoader(
+            self._fetcher,  # type: ignore[arg-type]  # read by __getitems__ alone
+            batch_sampler=batches,
+            num_workers=min(workers, max(len(batches), 1)),
+            collate_fn=_whole,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._loader)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """This rank's micro-batches of ``epoch``, from ``first_step`` on."""
+        assert isinstance(self.batches, TrainBatches)
+        self.batches.set_position(epoch, first_step)
+        self._fetcher.epoch.fill_(epoch)
+        return iter(self._loader)

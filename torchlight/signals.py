@@ -1,0 +1,66 @@
+"""Signals as requests that the training loop attends to between two steps."""
+
+import signal
+from enum import IntEnum
+from types import FrameType
+
+
+class Request(IntEnum):
+    """What is asked of a run; of several ranks' requests the largest counts."""
+
+    NONE = 0
+    SAVE = 1
+    TERMINATE = 2
+    INTERRUPT = 3
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the run ends."""
+        return self >= Request.TERMINATE
+
+    @property
+    def status(self) -> int:
+        """Exit status of a run that leaves: 130 after an interrupt from the keyboard, else 0."""
+        return 130 if self is Request.INTERRUPT else 0
+
+
+class Signals:
+    """Collects SIGTERM and SIGINT (save and leave) and SIGUSR1 (save and go on).
+
+    A second SIGINT leaves at once. Use as a context manager in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.pending = Request.NONE
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        wanted = {
+            "SIGTERM": Request.TERMINATE,
+            "SIGINT": Request.INTERRUPT,
+            "SIGUSR1": Request.SAVE,
+        }
+        for name, request in wanted.items():
+            number = getattr(signal, name, None)  # Windows has no SIGUSR1
+            if number is not None:
+                self._before[number] = signal.signal(number, self._handler(request))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def take(self) -> Request:
+        """The pending request; a request to save is thereby done with."""
+        pending = self.pending
+        if pending is Request.SAVE:
+            self.pending = Request.NONE
+        return pending
+
+    def _handler(self, request: Request):  # type: ignore[no-untyped-def]  # signal's own type
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.pending = max(self.pending, request)
+            if request is Request.INTERRUPT:
+                signal.signal(number, signal.default_int_handler)
+
+        return handle

@@ -1,0 +1,591 @@
+"""The training loop, and the report at its end.
+
+It trains anything that gives (inputs, label, index) and is scored by cross-entropy. A run is a
+function of (configuration, seed): sample order, augmentation and dropout are keyed by the
+position in the run, never by what came before, so that there is no generator to save.
+"""
+
+import contextlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from .buffers import RunningStatistics
+from .checkpoint import apply_weights, load_weights, save_weights
+from .config import Config
+from .distributed import World
+from .errors import RunFailed, Stopped, UserError
+from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
+from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
+from .log import Curves, start_logging
+from .reports import topk_accuracy, write_report
+from .schedule import learning_rate
+from .scores import write_scores
+from .signals import Request, Signals
+from .workdir import WorkDir
+
+BEST = "best.pt"
+TEST_STEM = "epoch1_test"
+"""Files of a test run carry the name that published tools look for."""
+
+
+@dataclass
+class Position:
+    """Where a run is, and what it has found so far: what a state holds beyond tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    skipped: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Tally:
+    """Sums over an epoch's training samples; they stay on the device until they are read."""
+
+    def __init__(self, device: torch.device, values: list[float] | None = None) -> None:
+        self.sums = torch.tensor(values or [0.0, 0.0, 0.0], dtype=torch.float64, device=device)
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count a micro-batch with mean ``loss`` and ``logits`` (N, c)."""
+        hits = (logits.argmax(dim=1) == labels).sum()
+        count = torch.full_like(hits, len(labels))
+        self.sums += torch.stack([loss.double() * len(labels), hits.double(), count.double()])
+
+    def means(self, world: World) -> dict[str, float]:
+        """Loss and accuracy over all ranks (a collective)."""
+        loss, hits, count = world.sum_(self.sums.clone()).tolist()
+        return {"loss": loss / max(count, 1), "accuracy": hits / max(count, 1)}
+
+
+def precision_of(config: Config, device: torch.device) -> Any:
+    """A fresh autocast context of the configuration's ``amp``."""
+    if config.amp == "off":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if config.amp == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype)
+
+
+def prepare_torch(config: Config) -> None:
+    """Global choices of torch: seed, TF32, determinism."""
+    torch.manual_seed(config.seed)
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def check_compatible(config: Config, model: nn.Module, datasets: dict[str, Dataset]) -> None:
+    """Faults between data and model that would otherwise show up late.
+
+    Raises:
+        UserError: an empty split, a label that the model has no class for, inputs that the model
+            does not take.
+    """
+    classes = getattr(model, "num_class", None)
+    for part, dataset in datasets.items():
+        if len(dataset) == 0:
+            raise UserError(f"the {part} split has no samples")
+        highest = int(np.max(dataset.labels))
+        if classes is not None and highest >= classes:
+            raise UserError(
+                f"model_args.num_class is {classes}, but the {part} split has label {highest}; "
+                f"it must be at least {highest + 1}"
+            )
+
+
+class Trainer:
+    """Everything a run needs, composed; ``fit`` and ``test`` are the two phases."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        model: nn.Module,
+        test_set: Dataset,
+        *,
+        config_name: str = "config.yaml",
+        train_set: Dataset | None = None,
+        val_set: Dataset | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        """Check what can be checked, then open the work dir; nothing is written before that.
+
+        Args:
+            model: on the CPU, with its initial (or loaded) weights.
+            val_set: held-out part of the training split; where given, it chooses the best epoch.
+
+        Raises:
+            UserError: the batch does not fit the split or the processes; see WorkDir.open.
+        """
+        self.config, self.world = config, world
+        self.folder = Path(config.work_dir)
+        self.model = model.to(world.device)
+        self.train_set, self.test_set, self.val_set = train_set, test_set, val_set
+        self.position = Position(epoch=config.start_epoch)
+        self._evaluator = evaluator or Logits()
+        self.plan = plan_batches(config.batch_size, config.global_batch_size, world.size)
+        if train_set is not None and len(train_set) < self.plan.step_size:
+            raise UserError(
+                f"a step takes {self.plan.step_size} samples, but the train split has only "
+                f"{len(train_set)}; use a smaller --global-batch-size (--batch-size)"
+            )
+        self._work_dir = WorkDir(self.folder)
+        self._resume = world.main_decides(lambda: self._work_dir.open(config, config_name))
+        self.log = start_logging(
+            world.is_main, self.folder / "log.txt" if config.print_log else None
+        )
+
+    # -- the two phases ---------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the last epoch, from a saved state where there is one, and report."""
+        self._prepare_training()
+        config, position = self.config, self.position
+        with Signals() as self._signals:
+            for epoch in range(position.epoch, config.num_epoch):
+                started = time.monotonic()
+                self._train_epoch(epoch)
+                due = (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.num_epoch
+                if due:
+                    self._validate(epoch)
+                self._end_epoch(epoch, started)
+            self._report()
+        self._curves.close()
+        self._work_dir.close()
+
+    def test(self) -> None:
+        """Score the test split with the model as it is, and write the reports."""
+        scorer = self._scorer(self.test_set)
+        evaluation = scorer(self.model, "test")
+        if evaluation is not None:
+            self._write_evaluation(evaluation, TEST_STEM, f"test of {self.config.weights}")
+        self._work_dir.close()
+
+    # -- set-up -----------------------------------------------------------------------------
+
+    def _prepare_training(self) -> None:
+        config, world = self.config, self.world
+        assert self.train_set is not None
+        self._batches = TrainBatches(len(self.train_set), self.plan, world.rank, config.seed)
+        pin = world.device.type == "cuda"
+        self._loader = Loader(
+            self.train_set, self._batches, workers=config.num_worker, pin_memory=pin
+        )
+        self._test_scorer = self._scorer(self.test_set)
+        self._val_scorer = self._scorer(self.val_set) if self.val_set else self._test_scorer
+        self._optimizer = self._make_optimizer()
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
+        self._tally = Tally(world.device)
+        self._statistics = RunningStatistics(self.model, self.plan.accumulate, world)
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
+        if self._resume:
+            self._restore()
+        if config.compile:
+            self.model.compile()
+        self._parallel = self._wrap()
+        self._curves = Curves(self.folder / "runs", world.is_main, self.position.global_step)
+        self._last_save = time.monotonic()
+        self._waited = 0.0
+        self._announce()
+
+    def _wrap(self) -> nn.Module:
+        if self.world.size == 1:
+            return self.model
+        devices = [self.world.device] if self.world.device.type == "cuda" else None
+        # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
+        return DistributedDataParallel(
+            self.model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if config.optimizer == "Adam":
+            return torch.optim.Adam(trained, config.base_lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(
+            trained,
+            config.base_lr,
+            momentum=0.9,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+
+    def _scorer(self, dataset: Dataset) -> SplitScorer:
+        return SplitScorer(
+            dataset,
+            batch_size=self.config.test_batch_size,
+            workers=self.config.num_worker,
+            world=self.world,
+            evaluator=self._evaluator,
+            precision=lambda: precision_of(self.config, self.world.device),
+        )
+
+    def _announce(self) -> None:
+        config, world, plan = self.config, self.world, self.plan
+        assert self.train_set is not None
+        sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
+        self.log.info(
+            f"python {platform.python_version()}, torch {torch.__version__}, "
+            f"numpy {np.__version__}; {world.size} x {world.device.type}, "
+            f"{torch.get_num_threads()} threads each; amp {config.amp}; seed {config.seed}"
+        )
+        self.log.info(
+            f"{sum(sizes):,} trained parameters; {len(self.train_set)} training samples; a step is "
+            f"{plan.step_size} = {world.size} processes x {plan.accumulate} x {plan.micro}"
+        )
+        if plan.micro < config.batch_size:
+            self.log.info(
+                f"note: batch norm sees {plan.micro} samples at a time instead of batch_size "
+                f"{config.batch_size}, as the global batch is spread over {world.size} processes"
+            )
+
+    # -- one epoch --------------------------------------------------------------------------
+
+    def _train_epoch(self, epoch: int) -> None:
+        """Steps from where the position stands to the end of ``epoch``."""
+        position = self.position
+        rate = self._set_rate(epoch)
+        self._waited, steps = 0.0, self._batches.steps
+        self._parallel.train()
+        batches = self._loader.epoch(epoch, position.step)
+        quiet = None if self.world.is_main else True
+        for step in tqdm(
+            range(position.step, steps),
+            f"epoch {epoch + 1}/{self.config.num_epoch}",
+            initial=position.step,
+            total=steps,
+            disable=quiet,
+            leave=False,
+        ):
+            self._step(batches, step)
+            position.step, position.global_step = step + 1, position.global_step + 1
+            if position.global_step % self.config.log_interval == 0:
+                self._require_finite()
+                self._curves.add("train", {"loss_step": float(self._loss)}, position.global_step)
+            self._attend()
+        self._require_finite()
+        self._tallies = self.world.gather(self._tally.sums.tolist())
+        means = self._tally.means(self.world)
+        self._curves.add("train", {**means, "learning_rate": rate}, position.global_step)
+        self._epoch_line = {"epoch": epoch + 1, "learning_rate": rate, **means}
+
+    def _set_rate(self, epoch: int) -> float:
+        config = self.config
+        rate = learning_rate(
+            epoch,
+            base_lr=config.base_lr,
+            step=config.step,
+            decay=config.lr_decay_rate,
+            warm_up_epoch=config.warm_up_epoch,
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _step(self, batches: Iterator[Batch], step: int) -> None:
+        """One update: forward and backward of this rank's micro-batches, then the optimiser."""
+        last = self.plan.accumulate - 1
+        for micro in range(self.plan.accumulate):
+            inputs, labels = self._next(batches)
+            self._seed_dropout(micro)
+            self._statistics.before(micro)
+            with self._gradients_kept_local() if micro < last else contextlib.nullcontext():
+                with precision_of(self.config, self.world.device):
+                    logits = logits_of(self._parallel(inputs))
+                loss = nn.functional.cross_entropy(logits.float(), labels)
+                self._scaler.scale(loss / self.plan.accumulate).backward()
+            self._statistics.after(micro)
+            self._tally.add(loss.detach(), logits.detach(), labels)
+            self._note_nonfinite(loss.detach(), step)
+        self._loss = loss.detach()
+        if self._checks_each_step and self._drop_step():
+            self._optimizer.zero_grad(set_to_none=True)
+            return
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        started = time.monotonic()
+        inputs, labels, _ = next(batches)
+        self._waited += time.monotonic() - started
+        device = self.world.device
+        return inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def _gradients_kept_local(self) -> Any:
+        """Gradients travel once a step: with the last micro-batch."""
+        if isinstance(self._parallel, DistributedDataParallel):
+            return self._parallel.no_sync()
+        return contextlib.nullcontext()
+
+    def _seed_dropout(self, micro: int) -> None:
+        """Key the generator by (seed, step, micro-batch), whoever computes it."""
+        number = micro * self.world.size + self.world.rank
+        key = np.random.SeedSequence([self.config.seed, self.position.global_step, number])
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+
+    # -- losses that are not finite -----------------------------------------------------------
+
+    @property
+    def _checks_each_step(self) -> bool:
+        """On CUDA, looking at the loss waits for the device: only where it must be."""
+        return self.world.device.type == "cpu" or self.config.on_nonfinite == "skip"
+
+    def _note_nonfinite(self, loss: torch.Tensor, step: int) -> None:
+        seen = torch.isfinite(loss) | (self._first_bad >= 0)
+        self._first_bad = torch.where(seen, self._first_bad, step)
+
+    def _drop_step(self) -> bool:
+        """Whether this step is to be skipped; its tally goes with it.
+
+        Raises:
+            RunFailed: the loss is not finite, and that stops the run.
+        """
+        if not self.world.any(bool(self._first_bad >= 0)):
+            return False
+        if self.config.on_nonfinite == "stop":
+            self._require_finite()
+        self._describe_nonfinite()
+        self.position.skipped += 1
+        self._first_bad.fill_(-1)
+        self._tally.sums.nan_to_num_(0.0, 0.0, 0.0)
+        return True
+
+    def _require_finite(self) -> None:
+        """Stop the run if a loss was not finite since the last look.
+
+        Raises:
+            RunFailed: it was.
+        """
+        if self.world.any(bool(self._first_bad >= 0)):
+            where = self._describe_nonfinite()
+            raise RunFailed(
+                f"the loss is not finite ({where}); the last good state is kept in {self.folder}; "
+                f"lower --base-lr, or say --on-nonfinite skip"
+            )
+
+    def _describe_nonfinite(self) -> str:
+        """Write down the step, its samples and the rate; return the first line of it."""
+        assert self.train_set is not None
+        step = self.world.largest(int(self._first_bad))
+        epoch, rate = self.position.epoch, self._optimizer.param_groups[0]["lr"]
+        names = self.train_set.sample_names
+        samples = [names[i % len(names)] for i in self._batches.step_indices(epoch, step)]
+        where = f"epoch {epoch + 1}, step {step + 1}, learning rate {rate:g}"
+        self.log.info(f"loss not finite: {where}; samples: {' '.join(samples)}")
+        if self.world.is_main:
+            file = self.folder / f"nonfinite_epoch{epoch + 1}_step{step + 1}.txt"
+            file.write_text("\n".join([where, *samples]) + "\n", encoding="utf-8")
+        return where
+
+    # -- the end of an epoch ------------------------------------------------------------------
+
+    def _validate(self, epoch: int) -> None:
+        """Score the split that chooses, and keep the weights where they are the best so far."""
+        evaluation = self._val_scorer(self.model, "val", self._leave_if_asked)
+        found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
+        accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
+        self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
+        self._curves.add("val", {"loss": loss, "accuracy": accuracy}, self.position.global_step)
+        if accuracy > self.position.best_accuracy:
+            self.position.best_accuracy, self.position.best_epoch = accuracy, epoch + 1
+            if self.world.is_main:
+                save_weights(self.folder / BEST, self.model.state_dict())
+
+    def _end_epoch(self, epoch: int, started: float) -> None:
+        """Log the epoch, move the position on, save the weights (if due) and the state."""
+        config, position, line = self.config, self.position, self._epoch_line
+        position.history.append(line)
+        seconds = time.monotonic() - started
+        left = seconds * (config.num_epoch - epoch - 1)
+        val = (
+            f", val loss {line['val_loss']:.4f} accuracy {100 * line['val_accuracy']:.2f} %"
+            if "val_loss" in line
+            else ""
+        )
+        self.log.info(
+            f"epoch {epoch + 1}/{config.num_epoch}: rate {line['learning_rate']:g}, "
+            f"loss {line['loss']:.4f} accuracy {100 * line['accuracy']:.2f} %{val}; "
+            f"{seconds:.1f} s, {100 * self._waited / max(seconds, 1e-9):.0f} % waiting for data, "
+            f"{_duration(left)} left"
+        )
+        last = epoch + 1 == config.num_epoch
+        wanted = epoch + 1 > config.save_epoch and (epoch + 1) % config.save_interval == 0
+        if self.world.is_main and (last or wanted):
+            name = f"runs-{epoch + 1}-{position.global_step}.pt"
+            save_weights(self.folder / name, self.model.state_dict())
+        position.epoch, position.step = epoch + 1, 0
+        self._tally = Tally(self.world.device)
+        self._tallies = []
+        self._curves.flush()
+        self._save_state()
+
+    # -- states and signals -------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        """Do what signals and the clock ask for, on all ranks after the same step."""
+        if self.world.device.type == "cuda" and self.position.step % 10:
+            return
+        overdue = time.monotonic() - self._last_save > 60 * self.config.save_minutes
+        request = max(self._signals.take(), Request.SAVE if overdue else Request.NONE)
+        decided = Request(self.world.largest(request))
+        if decided is Request.NONE:
+            return
+        self._require_finite()
+        self._tallies = self.world.gather(self._tally.sums.tolist())
+        self._save_state()
+        if decided.leaves:
+            self._leave(decided)
+
+    def _leave_if_asked(self) -> None:
+        """Break an evaluation off on request; a resumed run starts it again."""
+        request = self._signals.take()
+        if request.leaves:
+            self._save_state()
+            self._leave(request)
+
+    def _leave(self, request: Request) -> None:
+        position = self.position
+        reason = (
+            f"stopped on request after step {position.step} of epoch {position.epoch + 1}; "
+            f"the same command goes on from there"
+        )
+        self.log.info(reason)
+        self._curves.close()
+        self._work_dir.close()
+        raise Stopped(request.status, reason)
+
+    def _save_state(self) -> None:
+        """Write the full state (rank 0); a disk that is full is reported, and the run goes on."""
+        self._last_save = time.monotonic()
+        if not self.world.is_main:
+            return
+        state = {
+            "recipe": self.config.recipe(),
+            "world": self.world.size,
+            "position": asdict(self.position),
+            "tallies": self._tallies,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+        serial = self.position.global_step * 2 + (self.position.step == 0)
+        try:
+            self._work_dir.state.save(state, serial)
+        except OSError as error:
+            self.log.info(f"warning: state not saved ({error}); the last good one is kept")
+
+    def _restore(self) -> None:
+        """Continue from the newest whole state."""
+        state, warnings = self._work_dir.state.load()
+        for warning in warnings:
+            self.log.info(f"warning: {warning}; going on from the state before it")
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])
+        same_world = state["world"] == self.world.size
+        if state["tallies"]:
+            total = np.sum(state["tallies"], axis=0).tolist() if self.world.is_main else None
+            own = state["tallies"][self.world.rank] if same_world else total
+            self._tally = Tally(self.world.device, own)
+        self._tallies = state["tallies"]
+        self.log.info(
+            f"going on from epoch {self.position.epoch + 1}, step {self.position.step}"
+            + (
+                ""
+                if same_world
+                else f"; {state['world']} processes before, {self.world.size} now: "
+                "same samples, results equal up to floating-point order"
+            )
+        )
+
+    # -- the report ---------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Score the test split with the last and the best weights, and write the reports."""
+        position = self.position
+        chooser = "part of the training split, held out" if self.val_set else "the test split"
+        self._report_on("last", f"last epoch ({self.config.num_epoch})")
+        best = self.world.broadcast(load_weights(self.folder / BEST) if self.world.is_main else {})
+        apply_weights(self.model, best, BEST)
+        title = f"best epoch ({position.best_epoch}, chosen on {chooser})"
+        evaluation = self._report_on("best", title)
+        if not self.val_set:
+            self.log.info(
+                "note: the test split chose the best epoch, as is published practice; for an "
+                "honest choice say --val-fraction 0.1 or --val-subjects ..."
+            )
+        if evaluation is not None and self.config.save_score:
+            self._write_scores(evaluation, TEST_STEM)
+        if position.skipped:
+            self.log.info(f"{position.skipped} steps were skipped for a loss that was not finite")
+        self.log.info(f"peak memory of this process: {_peak_memory(self.world.device)}")
+        self.log.info(f"everything is in {self.folder}; curves: tensorboard --logdir {self.folder}")
+
+    def _report_on(self, tag: str, title: str) -> Evaluation | None:
+        evaluation = self._test_scorer(self.model, tag)
+        if evaluation is not None:
+            self._write_evaluation(evaluation, f"{tag}_test", title)
+        return evaluation
+
+    def _write_evaluation(self, evaluation: Evaluation, stem: str, title: str) -> None:
+        """Log top-k accuracies and write an evaluation's reports (rank 0)."""
+        top = topk_accuracy(evaluation.scores, evaluation.labels, self.config.show_topk)
+        shown = ", ".join(f"top-{k} {100 * share:.2f} %" for k, share in top.items())
+        self.log.info(f"{title}: test {shown} ({len(evaluation.labels)} samples)")
+        class_names = getattr(self.test_set, "class_names", None)
+        write_report(
+            self.folder,
+            stem,
+            evaluation.scores,
+            evaluation.labels,
+            evaluation.names,
+            class_names,
+        )
+        if self.config.save_score and stem == TEST_STEM:
+            self._write_scores(evaluation, stem)
+
+    def _write_scores(self, evaluation: Evaluation, stem: str) -> None:
+        write_scores(
+            self.folder / f"{stem}_score",
+            evaluation.names,
+            evaluation.scores,
+            evaluation.labels,
+            self.config.digest(),
+        )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _peak_memory(device: torch.device) -> str:
+    """Largest memory so far: of the device on CUDA, else of this process where the system tells."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB on the device"
+    if sys.platform == "win32":
+        return "not known on this system"
+    import resource  # absent on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{peak / 2**30:.2f} GiB"
