@@ -1,0 +1,117 @@
+"""Normalise the eigenvalues of a checkpoint's Koopman operators, between the two stages.
+
+    python eigen_normalization.py --load-path runs-65-x.pt --save-path normalized_runs-65-x.pt
+
+Everything in the checkpoint but ``K`` is copied as it is. See ``model.koopman``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.errors import ModelError
+from model.koopman import NormalizationReport, normalize_eigenvalues
+from torchlight.checkpoint import load_weights, save_weights
+from torchlight.cli import run
+from torchlight.errors import UserError
+from torchlight.files import atomic_write
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return 0, or 2 after a mistake of the user's."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    return run(lambda stage: _normalize(arguments), (ModelError,))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Normalise the eigenvalues of Koopman operators.")
+    add = parser.add_argument
+    add("--load-path", type=Path, required=True, help="checkpoint to read")
+    add("--save-path", type=Path, required=True, help="checkpoint to write")
+    add("--num-class", type=int, help="number of classes the file must have")
+    add("--rank", type=int, default=32, help="eigenvalues changed in each class (32)")
+    add("--power", type=float, default=0.25, help="power of the modulus (0.25)")
+    add("--split-pairs", action="store_true", help="cut conjugate pairs at RANK, as published")
+    add("--overwrite", action="store_true", help="replace existing output")
+    add("--plot", action="store_true", help="also write <save-path>_spectrum.png")
+    return parser.parse_args([_dashed(word) for word in argv])
+
+
+def _dashed(word: str) -> str:
+    """Let a flag be spelled with underscores."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _normalize(arguments: argparse.Namespace) -> int:
+    target: Path = arguments.save_path
+    picture = target.with_name(f"{target.stem}_spectrum.png")
+    _check_outputs([target, picture] if arguments.plot else [target], arguments.overwrite)
+    weights = load_weights(arguments.load_path)
+    weights["K"], report = normalize_eigenvalues(
+        _operators(weights, arguments),
+        arguments.rank,
+        arguments.power,
+        arguments.split_pairs,
+        progress=lambda classes: tqdm(classes, desc="operators", unit="class", disable=None),
+    )
+    save_weights(target, weights)
+    print(*report.summary(), sep="\n")
+    for line in report.warnings():
+        print(f"warning: {line}", file=sys.stderr)
+    if arguments.plot:
+        _plot(report, picture)
+        print(f"wrote {picture}")
+    print(f"wrote {target}")
+    return 0
+
+
+def _check_outputs(paths: list[Path], overwrite: bool) -> None:
+    for path in paths:
+        if not path.parent.is_dir():
+            raise UserError(f"{path.parent}: no such folder to write to")
+        if path.exists() and not overwrite:
+            raise UserError(f"{path}: exists already; choose another name or add --overwrite")
+
+
+def _operators(weights: dict[str, Tensor], arguments: argparse.Namespace) -> Tensor:
+    if "K" not in weights:
+        raise UserError(f"{arguments.load_path}: holds no Koopman operators (no entry 'K')")
+    classes = weights["K"].shape[0]
+    if arguments.num_class not in (None, classes):
+        given = f"--num-class {arguments.num_class}"
+        raise UserError(f"{arguments.load_path}: has {classes} classes, not {given}")
+    return weights["K"]
+
+
+def _plot(report: NormalizationReport, path: Path) -> None:
+    """Draw all classes' eigenvalues in the complex plane with the unit circle, before and after.
+
+    Chosen eigenvalues are orange; those that stay lie on top of them in blue, in both panels.
+    """
+    from matplotlib.figure import Figure
+
+    stay = report.before[torch.arange(report.before.shape[1]) >= report.changed[:, None]]
+    circle = torch.polar(torch.ones(361), torch.linspace(0, 2 * torch.pi, 361))
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True, subplot_kw={"aspect": "equal"})
+    sides = (("before", report.before), ("after", report.after))
+    for axes, (name, values) in zip(panels, sides, strict=True):
+        axes.scatter(values.real, values.imag, s=6, color="#e07b1a", lw=0, label="normalised")
+        axes.scatter(stay.real, stay.imag, s=6, color="#2a6fb0", lw=0, label="unchanged")
+        axes.plot(circle.real, circle.imag, color="black", lw=1, label="unit circle")
+        median = values.abs().amax(-1).median()
+        axes.set(title=f"{name}: median spectral radius {median:.3f}", xlabel="real part")
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("imaginary part")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
