@@ -16,6 +16,7 @@ from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA, bone_parents
 from feeders.base import BatchFeeder, at_least_one, one_of
+from feeders.clips import Clips, turns
 from feeders.randomness import sample_uniforms
 from feeders.streams import bones, motion
 
@@ -41,10 +42,9 @@ class Feeder(BatchFeeder):
     Args:
         data_path: the stream, "joint", "bone", "motion" or "bone motion" (this benchmark's
             published configurations name it so).
-        label_path: the split as published configurations give it: a text with "val" in it means
-            test, any other train.
-        split: "train" (views 1 and 2) or "test" (view 3; "val" means the same); in place of
-            ``label_path``.
+        label_path: the split as published configurations give it, a text with "train" or "val"
+            in it.
+        split: "train" (views 1 and 2; the default) or "test" (view 3; "val" means the same).
         root: folder of the JSON files.
         cache_dir: where the parsed files are kept; None is the user's cache folder.
         repeat: how often each sequence is seen in an epoch.
@@ -116,10 +116,7 @@ class Feeder(BatchFeeder):
             joints = np.stack([_evenly_spaced(frames, self.window_size) for frames in centred])
             self._deterministic = self._stream(joints).astype(self._dtype)
             return
-        self._lengths = np.array([len(frames) for frames in centred], dtype=np.int64)
-        self._starts = np.cumsum(self._lengths) - self._lengths
-        frames = np.concatenate(centred).astype(self._dtype)
-        self._axes = np.ascontiguousarray(frames.transpose(2, 0, 1))  # (3, all frames, V)
+        self._clips = Clips(centred, self._dtype)
 
     def _stream(self, joints: np.ndarray) -> np.ndarray:
         """Turn joints (N, 3, T, V, 1) into the stream asked for."""
@@ -130,17 +127,18 @@ class Feeder(BatchFeeder):
     def _augmented(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the randomly turned, scaled and re-timed samples, (N, 3, T, V, 1)."""
         uniforms = sample_uniforms(self.seed, self.epoch, indices.tolist(), 3 + self.window_size)
-        turns = _random_turns(uniforms[:, :3]).astype(self._dtype)
-        maps = self._maps_to_unit_box(turns, rows)
+        maps = self._maps_to_unit_box(_random_turns(uniforms[:, :3]).astype(self._dtype), rows)
+        times = uniforms[:, 3:] * self._clips.lengths[rows, None]
+        drawn = np.sort(times.astype(np.int64), axis=1)
 
-        lengths = self._lengths[rows, None]
-        drawn = np.sort((uniforms[:, 3:] * lengths).astype(np.int64), axis=1)
-        points = self._homogeneous(drawn + self._starts[rows, None])
-        joints = np.matmul(maps, points)
+        points = np.empty((len(rows), 4, self.window_size, UCLA.num_point), dtype=self._dtype)
+        self._clips.gather(rows, drawn, out=points[:, :3])
+        points[:, 3] = 1  # carries the shift
+        joints = np.matmul(maps, points.reshape(len(rows), 4, -1))
         return self._stream(joints.reshape(len(rows), 3, self.window_size, UCLA.num_point, 1))
 
-    def _maps_to_unit_box(self, turns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return for each sample its turn followed by the map to [-1, 1], (N, 3, 4).
+    def _maps_to_unit_box(self, linear: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return for each sample ``linear`` (N, 3, 3) followed by the map to [-1, 1], (N, 3, 4).
 
         The columns are a matrix and a shift. The box is that of all the sequence's frames, not
         of the drawn ones. An axis without extent, a single point, goes to 0.
@@ -148,45 +146,24 @@ class Feeder(BatchFeeder):
         low = np.empty((len(rows), 3), dtype=self._dtype)
         high = np.empty_like(low)
         for i, row in enumerate(rows):
-            start = self._starts[row]
-            sequence = self._axes[:, start : start + self._lengths[row]].reshape(3, -1)
-            turned = turns[i] @ sequence
+            turned = linear[i] @ self._clips.points(row)
             np.minimum.reduce(turned, axis=1, out=low[i])
             np.maximum.reduce(turned, axis=1, out=high[i])
         extent = high - low
         factor = np.where(extent > 0, 2 / np.where(extent > 0, extent, 1), 0)
         shift = -factor * (low + high) / 2
-        return np.concatenate([factor[:, :, None] * turns, shift[:, :, None]], axis=2)
-
-    def _homogeneous(self, frames: np.ndarray) -> np.ndarray:
-        """Gather frames (N, T) as columns (x, y, z, 1), (N, 4, T * V)."""
-        count, window = frames.shape
-        points = np.empty((count, 4, window, UCLA.num_point), dtype=self._dtype)
-        for axis in range(3):
-            points[:, axis] = self._axes[axis][frames]
-        points[:, 3] = 1
-        return points.reshape(count, 4, -1)
+        return np.concatenate([factor[:, :, None] * linear, shift[:, :, None]], axis=2)
 
 
 def _random_turns(uniforms: np.ndarray) -> np.ndarray:
-    """Return matrices scale * R_x(a) @ R_y(b), (N, 3, 3), from three uniform numbers each.
+    """Return a scale times a rotation, (N, 3, 3), from three uniform numbers (N, 3).
 
     The scale is part of the published recipe; the map to the unit box undoes it.
     """
-    angles = (2 * uniforms[:, :2] - 1) * MAX_ANGLE
-    (cos_a, cos_b), (sin_a, sin_b) = np.cos(angles).T, np.sin(angles).T
-    zero = np.zeros_like(cos_a)
-    turns = np.stack(
-        [
-            np.stack([cos_b, zero, sin_b], axis=1),
-            np.stack([sin_a * sin_b, cos_a, -sin_a * cos_b], axis=1),
-            np.stack([-cos_a * sin_b, sin_a, cos_a * cos_b], axis=1),
-        ],
-        axis=1,
-    )
+    tilt, yaw = ((2 * uniforms[:, :2] - 1) * MAX_ANGLE).T
     smallest, largest = SCALES
     scales = smallest + (largest - smallest) * uniforms[:, 2]
-    return scales[:, None, None] * turns
+    return scales[:, None, None] * turns(tilt, yaw)
 
 
 def _evenly_spaced(frames: np.ndarray, window: int) -> np.ndarray:
