@@ -76,9 +76,27 @@ def fit_operator(x: Tensor, rcond: float | None = None) -> Tensor:
     if x.dim() < 2:
         raise ModelError(f"koopman: expected a sequence (..., d, T), got {tuple(x.shape)}")
     _check_frames(x)
-    if not torch.isfinite(x).all():
+    return fit_transition(x[..., :-1], x[..., 1:], rcond)
+
+
+def fit_transition(before: Tensor, after: Tensor, rcond: float | None = None) -> Tensor:
+    """Fit K to pairs of states by least squares: K = after pinv(before).
+
+    The pairs may come from several sequences of one dynamic; ``fit_operator`` takes those of one.
+
+    Args:
+        before, after: floating (..., d, P), column p of ``after`` following that of ``before``.
+        rcond: as for ``fit_operator``.
+
+    Returns:
+        (..., d, d).
+
+    Raises:
+        ModelError: values that are not finite.
+    """
+    if not (torch.isfinite(before).all() and torch.isfinite(after).all()):
         raise ModelError("koopman: cannot fit an operator to features that are not finite")
-    return x[..., 1:] @ torch.linalg.pinv(x[..., :-1], rtol=rcond)
+    return after @ torch.linalg.pinv(before, rtol=rcond)
 
 
 def spectrum(K: Tensor) -> Tensor:
