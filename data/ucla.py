@@ -11,9 +11,8 @@ import hashlib
 import json
 import os
 import re
+import sys
 import warnings
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +93,16 @@ def read_sequence(path: Path) -> np.ndarray:
         DataError: the file cannot be read, is not JSON of the expected form, holds a frame
             without 20 finite (x, y, z), or a label that disagrees with its name.
     """
+    try:
+        expected = parse_name(path.stem).label + 1
+    except DataError as error:
+        raise DataError(f"{path.parent}: {error}") from error
     document = _read_json(path)
     if not isinstance(document, dict):
         raise DataError(f"{path}: holds {_describe(document)}, expected an object")
     for key in ("skeletons", "label"):
         if key not in document:
             raise DataError(f'{path}: no key "{key}"; expected "skeletons" and "label"')
-    expected = parse_name(path.stem).label + 1
     label = document["label"]
     if isinstance(label, bool) or label != expected:
         raise DataError(
@@ -195,8 +197,8 @@ def _check_frames(path: Path, frames: list) -> None:
 def _is_finite_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    largest = np.finfo(np.float64).max
-    return bool(-largest <= value <= largest)  # False for NaN too
+    largest = sys.float_info.max
+    return -largest <= value <= largest  # False for NaN too
 
 
 def _describe(value: object) -> str:
@@ -235,7 +237,7 @@ def _read_folder(sources: list[os.DirEntry]) -> Sequences:
         except DataError as error:
             faults.append(str(error))
     if faults:
-        more = f" (and {len(faults) - 1} more malformed files)" if len(faults) > 1 else ""
+        more = f" (malformed files in all: {len(faults)})" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     return Sequences(names, lengths, np.concatenate(sequences))
@@ -284,7 +286,7 @@ def _read_cache(cache: Path, signature: str) -> Sequences | None:
                 return None
             names = arrays["names"].tolist()
             sequences = Sequences(names, arrays["lengths"], arrays["joints"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # damaged bytes make zipfile raise a dozen kinds, and none matters here
         return None
     return sequences
 
