@@ -24,9 +24,20 @@ from data.skeletons import UCLA
 
 DEFAULT_ROOT = "data/NW-UCLA/all_sqe"
 
-# Action ids of the ten classes, in label order: pick up with one hand, pick up with two hands,
-# drop trash, walk around, sit down, stand up, donning, doffing, throw, carry.
+# Action ids of the ten classes, in label order.
 ACTIONS = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12)
+CLASS_NAMES = (
+    "pick up with one hand",
+    "pick up with two hands",
+    "drop trash",
+    "walk around",
+    "sit down",
+    "stand up",
+    "donning",
+    "doffing",
+    "throw",
+    "carry",
+)
 VIEWS = {"train": (1, 2), "test": (3,)}
 
 # The longest sequence has 201 frames, 250 kB. A file beyond this limit is not one of them, and

@@ -59,7 +59,7 @@ class Feeder(BatchFeeder):
         dtype: "float32", or "float64" for comparisons.
 
     Attributes:
-        sample_names: one a sequence. labels, subjects: int64 (n,).
+        class_names: what the actions are.
 
     Raises:
         DataError: an argument has an impossible value, or the data are missing or malformed.
@@ -104,6 +104,7 @@ class Feeder(BatchFeeder):
             repeat=repeat,
             seed=seed,
         )
+        self.class_names = list(ucla.CLASS_NAMES)
         self._prepare(sequences)
 
     def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
