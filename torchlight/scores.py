@@ -113,11 +113,26 @@ def read_scores(path: str | Path) -> ScoreTable:
         raise UserError(f"{found}: cannot be read: {error.strerror or error}") from None
 
 
+def score_stem(path: str | Path) -> Path:
+    """The path without suffix that ``path`` stands for; a folder is that of a test run."""
+    given = Path(path)
+    if given.is_dir():
+        return given / STEM
+    return given.with_suffix("") if given.suffix in SUFFIXES else given
+
+
+def is_score_file(path: str | Path) -> bool:
+    """Whether ``path`` stands for a pickle, or for an ``.npz`` that has ``scores`` in it."""
+    try:
+        found = _find(Path(path))
+        return found.suffix == ".pkl" or "scores.npy" in zipfile.ZipFile(found).namelist()
+    except (UserError, OSError, zipfile.BadZipFile):
+        return False
+
+
 def _find(path: Path) -> Path:
     """The score file that ``path`` stands for."""
-    stem = path / STEM if path.is_dir() else path
-    if stem.suffix in SUFFIXES:
-        stem = stem.with_suffix("")
+    stem = score_stem(path)
     for suffix in SUFFIXES:
         candidate = stem.with_name(stem.name + suffix)
         if candidate.is_file():

@@ -1,0 +1,45 @@
+"""Labels of named samples: from the names themselves, or from a published ``.npz`` data set."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data import splits, ucla
+from data.errors import DataError
+
+
+def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
+    """Labels (n,) int64 that NW-UCLA or NTU RGB+D names state, None where they are neither's."""
+    for parse in (ucla.parse_name, splits.parse_name):
+        try:
+            return np.array([parse(name).label for name in names], dtype=np.int64)
+        except DataError:
+            continue
+    return None
+
+
+def labels_of_published(path: Path) -> dict[str, int]:
+    """Labels of the test part of a published data set, whose samples are test_0, test_1, ...
+
+    Raises:
+        DataError: the file cannot be read or has no one-hot array ``y_test`` (n, c).
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            one_hot = arrays["y_test"]
+    except KeyError:
+        raise DataError(f"{path}: has no array y_test to take labels from") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        AttributeError,
+    ) as error:
+        raise DataError(f"{path}: cannot be read as an .npz data set ({error})") from error
+    if one_hot.ndim != 2 or not len(one_hot) or not ((one_hot != 0).sum(axis=1) == 1).all():
+        raise DataError(f"{path}: y_test, of shape {one_hot.shape}, is not one-hot")
+    return {f"test_{i}": label for i, label in enumerate(one_hot.argmax(axis=1).tolist())}

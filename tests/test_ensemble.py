@@ -1,0 +1,231 @@
+"""The ensemble from its command line: golden numbers, joining by name, honest search."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ensemble
+from torchlight.ensemble import fuse, search_weights
+from torchlight.scores import read_scores, write_scores
+
+FLAGS = [
+    f"--{stream}-dir{number}"
+    for number in (1, 2)
+    for stream in ("joint", "bone", "joint-motion", "bone-motion")
+]
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> dict[str, np.ndarray]:
+    """Arrays of the recorded ensemble."""
+    with np.load(shared / "parity" / "ensemble.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _published(folder: Path, names: list[str], scores: np.ndarray) -> Path:
+    """A work dir with a published pickle only, so without labels."""
+    folder.mkdir(parents=True)
+    write_scores(folder / "epoch1_test_score", names, scores, None, "")["npz"].unlink()
+    return folder
+
+
+def _stream(folder: Path, names: list[str], scores: np.ndarray, labels: np.ndarray) -> Path:
+    """A work dir with our own score files."""
+    folder.mkdir(parents=True)
+    write_scores(folder / "epoch1_test_score", names, scores, labels, folder.name)
+    return folder
+
+
+def _data_set(path: Path, labels: np.ndarray) -> Path:
+    np.savez(path, y_test=np.eye(labels.max() + 1)[labels], x_test=np.zeros(1))
+    return path
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("dashes", [True, False])
+def test_golden_ensemble_whatever_the_order_of_a_table(
+    tmp_path: Path,
+    golden: dict[str, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    shuffled: bool,
+    dashes: bool,
+) -> None:
+    """With one table's rows and names permuted together the published script changes its mind."""
+    command = ["--datasets", "ntu120/xsub", "--out", str(tmp_path / "fused")]
+    for i, (flag, scores) in enumerate(zip(FLAGS, golden["scores"], strict=True)):
+        names = golden["names"].tolist()
+        if shuffled and i == golden["shuffle_source"]:
+            names = [names[j] for j in golden["shuffle_order"]]
+            scores = scores[golden["shuffle_order"]]
+        flag = flag if dashes else "--" + flag[2:].replace("-", "_")
+        command += [flag, str(_published(tmp_path / str(i), names, scores))]
+    command += ["--labels", str(_data_set(tmp_path / "data.npz", golden["labels"]))]
+    assert ensemble.main(command) == 0
+    printed = capsys.readouterr().out
+    assert str(golden["printed"]) in printed.splitlines()
+    assert "published for ntu120/xsub" in printed
+    fused = read_scores(tmp_path / "fused.npz")
+    assert fused.names == golden["names"].tolist()
+    np.testing.assert_array_equal(fused.scores, golden["combined"])
+    np.testing.assert_array_equal(fused.scores.argmax(1), golden["pred"])
+    np.testing.assert_array_equal(fused.labels, golden["labels"])
+
+
+def _toy(seed: int = 0, n: int = 60) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Two streams of 4 classes: the first weak, the second strong and on a larger scale."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 4, n)
+    scores = random.standard_normal((2, n, 4)).astype(np.float32)
+    scores[0, np.arange(n), labels] += 0.3
+    scores[1, np.arange(n), labels] += 2.5
+    scores[1] = 50 * scores[1] - 260
+    return [f"s{i}" for i in range(n)], scores, labels
+
+
+def test_own_score_files_bring_labels_and_any_number_of_streams(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, scores, labels = _toy()
+    folders = [str(_stream(tmp_path / str(i), names, s, labels)) for i, s in enumerate(scores)]
+    assert ensemble.main(["--scores", *folders, "--alpha", "2", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    expected = (np.argmax(2 * scores[0] + 0.5 * scores[1], axis=1) == labels).mean()
+    assert f"Top1 Acc: {100 * expected:.4f}%" in printed
+    best = max((s.argmax(1) == labels).mean() for s in scores)
+    assert f"gain over the best stream: {100 * (expected - best):+.2f} points" in printed
+    assert ensemble.main(["--dataset", "NW-UCLA", "--bone_dir1", folders[1]]) == 0
+    assert "weights: equal" in capsys.readouterr().out
+    # Weights that belong to streams, not to positions.
+    assert ensemble.main(["--dataset", "ntu120/xsub", "--bone-dir2", folders[0]]) == 0
+    assert "  0.5000" in capsys.readouterr().out
+
+
+def test_fused_scores_are_an_input_again(tmp_path: Path) -> None:
+    names, scores, labels = _toy()
+    folders = [str(_stream(tmp_path / str(i), names, s, labels)) for i, s in enumerate(scores)]
+    out = str(tmp_path / "new" / "fused")
+    assert ensemble.main(["--scores", *folders, "--out", out]) == 0
+    assert ensemble.main(["--scores", out + ".pkl", folders[0]]) == 0
+    hashes = {read_scores(out).config_hash}
+    assert ensemble.main(["--scores", *folders, "--out", out]) == 2
+    for more in (["--alpha", "1", "2"], ["--normalise", "softmax"]):
+        assert ensemble.main(["--scores", *folders, "--out", out, "--overwrite", *more]) == 0
+        hashes.add(read_scores(out).config_hash)
+    assert len(hashes) == 3
+
+
+def test_softmax_takes_scale_and_offset_away(tmp_path: Path) -> None:
+    names, scores, labels = _toy()
+    paths = []
+    for shift in (0.0, 1000.0):
+        parts = [scores[0], scores[1] + shift]
+        root = tmp_path / str(shift)
+        folders = [str(_stream(root / str(i), names, s, labels)) for i, s in enumerate(parts)]
+        paths.append(root / "fused")
+        command = ["--scores", *folders, "--normalise", "softmax", "--out", str(paths[-1])]
+        assert ensemble.main(command) == 0
+    fused = [read_scores(path).scores for path in paths]
+    np.testing.assert_allclose(fused[0], fused[1], atol=1e-3)
+    np.testing.assert_allclose(fused[0].sum(axis=1), 2.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda n, s, y: (n[:-1], s[:-1], y[:-1]), "lacks 1 samples: s59"),
+        (lambda n, s, y: (["x", *n[1:]], s, y), "lacks 1 samples: s0; has 1 others: x"),
+        (lambda n, s, y: ([f"t{i}" for i in n], s, y), "lacks 60 samples: s0, s1, s10 and 57 more"),
+        (lambda n, s, y: (n, s[:, :3], y.clip(max=2)), "scores of 3 classes"),
+        (lambda n, s, y: (n, s, (y + 1) % 4), "labels differ"),
+    ],
+)
+def test_tables_that_do_not_belong_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: object, said: str
+) -> None:
+    names, scores, labels = _toy()
+    first = _stream(tmp_path / "first", names, scores[0], labels)
+    second = _stream(tmp_path / "second", *change(names, scores[1], labels))  # type: ignore[operator]
+    assert ensemble.main(["--scores", str(first), str(second)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "second" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--alpha", "1"], "1 weights for 2 streams"),
+        (["--alpha", "0", "0"], "not all zero"),
+        (["--alpha", "nan", "1"], "must be finite"),
+        (["--alpha", "1", "1", "--search"], "exclude each other"),
+        (["--search", "--folds", "61"], "must be 2 to 60"),
+        (["--dataset", "ntu120/xsbu"], "not one of ntu/xsub"),
+        (["--labels", "absent.npz"], "absent.npz"),
+        (["--joint-dir1", "absent"], "absent"),
+    ],
+)
+def test_impossible_wishes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    names, scores, labels = _toy()
+    folders = [str(_stream(tmp_path / str(i), names, s, labels)) for i, s in enumerate(scores)]
+    assert ensemble.main(["--scores", *folders, *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_labels_of_published_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the names of NTU RGB+D and NW-UCLA samples; other names need --labels."""
+    scores = np.eye(5, dtype=np.float32)[[1, 0]]
+    for names in (["S001C001P001R001A002", "S001C001P001R001A001"],
+                  ["a02_s01_e00_v03", "a01_s01_e00_v03"]):  # fmt: skip
+        folder = _published(tmp_path / names[0], names, scores)
+        assert ensemble.main(["--scores", str(folder)]) == 0
+        assert "Top1 Acc: 100.0000%" in capsys.readouterr().out
+    folder = _published(tmp_path / "test", ["test_0", "test_1"], scores)
+    assert ensemble.main(["--scores", str(folder)]) == 2
+    assert "say --labels FILE" in capsys.readouterr().err
+    own = _stream(tmp_path / "own", ["test_1", "test_0", "test_2"], scores[[1, 0, 0]], np.arange(3))
+    assert ensemble.main(["--scores", str(folder), "--labels", str(own)]) == 0
+    assert "Top1 Acc: 100.0000%" in capsys.readouterr().out
+    short = _data_set(tmp_path / "short.npz", np.array([1]))
+    assert ensemble.main(["--scores", str(folder), "--labels", str(short)]) == 2
+    assert "no label for 1 samples: test_1" in capsys.readouterr().err
+
+
+def test_search_finds_the_strong_stream_whatever_its_scale() -> None:
+    _, scores, labels = _toy(n=400)
+    found = search_weights(scores, labels)
+    influence = found.weights * scores.std(axis=(1, 2))
+    assert influence[1] > 3 * influence[0] > 0
+    assert found.fitted >= found.equal - 0.01
+    again = search_weights(scores, labels)
+    np.testing.assert_array_equal(again.weights, found.weights)
+    assert again.held_out == found.held_out
+    rescaled = search_weights(scores * np.array([1000, 1])[:, None, None], labels)
+    np.testing.assert_allclose(
+        fuse(scores * np.array([1000, 1], np.float32)[:, None, None], rescaled.weights).argmax(1),
+        fuse(scores, found.weights).argmax(1),
+    )
+
+
+def test_held_out_accuracy_of_noise_is_not_flattering() -> None:
+    """Forty random streams fit 80 random labels well, and say nothing about others."""
+    random = np.random.default_rng(0)
+    scores = random.standard_normal((40, 80, 4)).astype(np.float32)
+    found = search_weights(scores, random.integers(0, 4, 80))
+    assert found.fitted > 0.4
+    assert found.held_out < 0.35
+
+
+def test_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names, scores, labels = _toy()
+    folders = [str(_stream(tmp_path / str(i), names, s, labels)) for i, s in enumerate(scores)]
+    assert ensemble.main(["--scores", *folders, "--search", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    found = search_weights(scores, labels, seed=3)
+    assert f"search: {found.held_out:.2%} held out (5 folds)" in printed
+    assert "found by --search" in printed

@@ -1,0 +1,279 @@
+"""Several score tables of the same samples made into one.
+
+Legend: S streams, n samples, c classes; scores (S, n, c) float32; weights (S,).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from torchlight.errors import UserError
+from torchlight.reports import class_accuracy, confusion, topk_accuracy
+from torchlight.scores import SUFFIXES, ScoreTable, score_stem, some, write_scores
+
+Normalise = Literal["none", "softmax"]
+CLASSES_SHOWN = 3
+RIDGE = 1e-3
+"""Keeps the searched weights finite where they separate the classes perfectly; in units of the
+cross-entropy, for streams scaled to unit spread."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Score tables brought to one order of samples, that of the first table."""
+
+    names: list[str]
+    scores: np.ndarray
+
+    @property
+    def num_class(self) -> int:
+        """c, the number of classes."""
+        return self.scores.shape[2]
+
+
+def join(tables: Sequence[ScoreTable]) -> Joined:
+    """Bring all tables into the sample order of the first.
+
+    Raises:
+        UserError: a table lacks a sample, has one more, or another number of classes.
+    """
+    first = tables[0]
+    rows = []
+    for table in tables:
+        if table.num_class != first.num_class:
+            raise UserError(
+                f"{table.path}: scores of {table.num_class} classes, but {first.path} has "
+                f"{first.num_class}; not the same benchmark"
+            )
+        check_same_names(table.names, first.names, str(table.path), str(first.path))
+        position = {name: i for i, name in enumerate(table.names)}
+        rows.append(table.scores[[position[name] for name in first.names]])
+    return Joined(first.names, np.stack(rows))
+
+
+def check_same_names(
+    names: Sequence[str], expected: Sequence[str], source: str, reference: str
+) -> None:
+    """Refuse names that are not those expected, in whatever order.
+
+    Raises:
+        UserError: names some that are missing and some that are too many.
+    """
+    missing, extra = set(expected) - set(names), set(names) - set(expected)
+    faults = [f"lacks {len(missing)} samples: {some(missing)}"] if missing else []
+    faults += [f"has {len(extra)} others: {some(extra)}"] if extra else []
+    if faults:
+        raise UserError(f"{source}: not the samples of {reference}; {'; '.join(faults)}")
+
+
+def agreed_labels(tables: Sequence[ScoreTable], names: Sequence[str]) -> np.ndarray | None:
+    """Labels (n,) of ``names`` that the tables bring along, None where no table has any.
+
+    Raises:
+        UserError: two tables disagree about a sample.
+    """
+    found: np.ndarray | None = None
+    source = ""
+    for table in tables:
+        if table.labels is None:
+            continue
+        known = dict(zip(table.names, table.labels.tolist(), strict=True))
+        labels = pick_labels(known, names, str(table.path))
+        if found is not None and (labels != found).any():
+            bad = [names[i] for i in np.flatnonzero(labels != found).tolist()]
+            raise UserError(f"{table.path}: labels differ from {source} for {some(bad)}")
+        found, source = labels, source or str(table.path)
+    return found
+
+
+def pick_labels(labels: Mapping[str, int], names: Sequence[str], source: str) -> np.ndarray:
+    """Labels (n,) int64 of ``names``, in their order.
+
+    Raises:
+        UserError: a name has no label.
+    """
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        raise UserError(f"{source}: no label for {len(unknown)} samples: {some(unknown)}")
+    return np.array([labels[name] for name in names], dtype=np.int64)
+
+
+def check_labels(labels: np.ndarray, joined: Joined) -> None:
+    """Refuse labels that the scores have no class for.
+
+    Raises:
+        UserError: names the largest label.
+    """
+    if labels.max() >= joined.num_class:
+        raise UserError(f"label {labels.max()}, but the scores are of {joined.num_class} classes")
+
+
+def normalised(scores: np.ndarray, how: Normalise) -> np.ndarray:
+    """Scores (S, n, c) float32 as they are, or each stream's softmax over the classes.
+
+    Softmax makes streams comparable whose scores live on different scales.
+    """
+    if how == "none":
+        return scores
+    return softmax(scores.astype(np.float64), axis=2).astype(np.float32)
+
+
+def fuse(scores: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Weighted sum over the streams, (n, c) float32, added up in their order in float32.
+
+    Raises:
+        UserError: another number of weights than streams, a weight that is not finite, all zero.
+    """
+    alpha = np.asarray(weights, dtype=np.float32)
+    if len(alpha) != len(scores):
+        raise UserError(f"{len(alpha)} weights for {len(scores)} streams; give one a stream")
+    if not np.isfinite(alpha).all() or not alpha.any():
+        raise UserError(f"weights {alpha.tolist()}: they must be finite and not all zero")
+    total = np.zeros(scores.shape[1:], dtype=np.float32)
+    for stream, weight in zip(scores, alpha, strict=True):
+        total += weight * stream
+    return total
+
+
+@dataclass(frozen=True)
+class Search:
+    """Searched weights, and what they are worth.
+
+    Attributes:
+        weights: (S,) float64, not negative, of sum 1; fitted to all samples.
+        fitted: accuracy of these weights on the samples that they were fitted to.
+        held_out: accuracy of weights fitted without the sample they are asked about, each sample
+            being left out once.
+        equal: accuracy of equal weights.
+        equal: accuracy of equal weights, for comparison.
+        folds: number of parts the samples were cut into.
+    """
+
+    weights: np.ndarray
+    fitted: float
+    held_out: float
+    equal: float
+    folds: int
+
+    def __str__(self) -> str:
+        return (
+            f"search: {self.held_out:.2%} held out ({self.folds} folds); report this one\n"
+            f"        {self.fitted:.2%} on the samples that the weights below were fitted to\n"
+            f"        {self.equal:.2%} with equal weights"
+        )
+
+
+def search_weights(scores: np.ndarray, labels: np.ndarray, folds: int = 5, seed: int = 0) -> Search:
+    """Find the weights that make the fused scores the best log-probabilities of the labels.
+
+    The cross-entropy of a weighted sum of scores is convex in the weights, so that its minimum
+    is unique and needs no grid. Folds are stratified by class where each class fills them.
+
+    Args:
+        scores: (S, n, c).
+        labels: (n,).
+        folds: at least 2, at most n.
+        seed: of the cut into folds, the only thing drawn at random.
+
+    Raises:
+        UserError: an impossible number of folds.
+    """
+    if not 2 <= folds <= len(labels):
+        raise UserError(f"--folds {folds}: must be 2 to {len(labels)}, the number of samples")
+    present = np.bincount(labels)
+    splitter = StratifiedKFold if present[present > 0].min() >= folds else KFold
+    parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels)
+    hits = 0
+    for rest, held in parts:
+        weights = _fit_weights(scores[:, rest], labels[rest])
+        hits += int((fuse(scores[:, held], weights).argmax(axis=1) == labels[held]).sum())
+    weights = _fit_weights(scores, labels)
+    fitted = topk_accuracy(fuse(scores, weights), labels)[1]
+    equal = topk_accuracy(fuse(scores, np.ones(len(scores))), labels)[1]
+    return Search(weights, fitted, hits / len(labels), equal, folds)
+
+
+def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights (S,) of sum 1 that minimise the cross-entropy of the fused scores."""
+    streams = scores.astype(np.float64)
+    streams -= streams.mean(axis=2, keepdims=True)  # a shift of a row does not change softmax
+    spread = np.maximum(streams.std(axis=(1, 2)), np.finfo(np.float32).tiny)
+    streams /= spread[:, None, None]
+    rows = np.arange(len(labels))
+    own = streams[:, rows, labels]
+
+    def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        log_p = log_softmax(np.tensordot(weights, streams, axes=1), axis=1)
+        slope = np.einsum("nc,snc->s", np.exp(log_p), streams) - own.sum(axis=1)
+        loss = -log_p[rows, labels].mean() + RIDGE * (weights @ weights)
+        return loss, slope / len(labels) + 2 * RIDGE * weights
+
+    start = np.ones(len(streams))
+    bounds = [(0.0, None)] * len(streams)
+    found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    weights = found / spread
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+
+
+def summary(
+    titles: Sequence[str],
+    scores: np.ndarray,
+    weights: Sequence[float] | np.ndarray,
+    fused: np.ndarray,
+    labels: np.ndarray,
+) -> str:
+    """Accuracies of every stream and of the ensemble, the gain, the best and worst classes.
+
+    The last two lines are those that published tools print.
+    """
+    lines = [f"{'weight':>8} {'top-1':>8} {'top-5':>8}  stream"]
+    tops = []
+    for title, stream, weight in zip(titles, scores, weights, strict=True):
+        top = topk_accuracy(stream, labels)
+        tops.append(top[1])
+        lines.append(f"{weight:8.4f} {top[1]:8.2%} {top[5]:8.2%}  {title}")
+    top = topk_accuracy(fused, labels)
+    lines.append(f"{'':8} {top[1]:8.2%} {top[5]:8.2%}  ensemble, {len(labels)} samples")
+    lines.append(f"gain over the best stream: {100 * (top[1] - max(tops)):+.2f} points")
+    accuracy = class_accuracy(confusion(fused, labels))
+    order = [c for c in np.argsort(accuracy, kind="stable").tolist() if not np.isnan(accuracy[c])]
+    for word, classes in (("best", order[::-1]), ("worst", order)):
+        shown = [f"{c} ({accuracy[c]:.1%})" for c in classes[:CLASSES_SHOWN]]
+        lines.append(f"{word} classes: {', '.join(shown)}")
+    lines += [f"Top{k} Acc: {100 * top[k]:.4f}%" for k in (1, 5)]
+    return "\n".join(lines)
+
+
+def write_fused(
+    out: str | Path,
+    tables: Sequence[ScoreTable],
+    recipe: str,
+    fused: np.ndarray,
+    labels: np.ndarray,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Path]:
+    """Write fused scores (n, c) in the sample order of the first table, for further ensembling.
+
+    Their configuration's hash stands for the parts and ``recipe`` (weights, normalisation).
+
+    Raises:
+        UserError: a file is there already and ``overwrite`` is not said.
+    """
+    stem = score_stem(out)
+    for path in (stem.with_name(stem.name + suffix) for suffix in SUFFIXES):
+        if path.exists() and not overwrite:
+            raise UserError(f"{path}: is there already; say --overwrite, or another --out")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(recipe.encode())
+    for table in tables:
+        digest.update((table.config_hash or "").encode() or table.scores.tobytes())
+    return write_scores(stem, tables[0].names, fused, labels, digest.hexdigest())
