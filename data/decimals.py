@@ -107,7 +107,7 @@ def _equal_bytes(words: npt.NDArray[np.uint64], pattern: np.uint64) -> npt.NDArr
 
 
 def _eight_digits(digits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Eight digits a word (one a byte, first in the lowest) to their number: pairs, fours, eight."""
+    """Eight digits a word (one a byte, first in the lowest) to their number."""
     pairs = (digits * _U(10 * 2**8 + 1)) >> _U(8) & _U(0x00FF00FF00FF00FF)
     fours = (pairs * _U(100 * 2**16 + 1)) >> _U(16) & _U(0x0000FFFF0000FFFF)
     return (fours * _U(10000 * 2**32 + 1)) >> _U(32)

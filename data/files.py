@@ -1,4 +1,4 @@
-"""Files that are either whole or absent (the twin of ``torchlight.files``, which data may not import)."""
+"""Files that are whole or absent (twin of ``torchlight.files``, which data may not import)."""
 
 import os
 from collections.abc import Iterator
@@ -39,3 +39,23 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of ``atomic_write`` whose process is gone (killed, say)."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # no signal 0 to ask with; a file in use cannot be removed there anyway
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,149 @@
+"""The command lines of the three NTU steps: parse, run, report. ``data/ntu*/*.py`` call them."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data.errors import DataError
+from data.ntu_steps import SKIPPED, Summary, denoise_step, read_step, transform_step
+from data.recording import SampleFault
+from data.shards import Remark
+from data.splits import DATA_SETS, DataSet
+
+RAW, DENOISED = Path("raw_data"), Path("denoised_data")
+_SHOWN = 20  # lines of the table; the rest is in skipped.csv
+
+
+def read(dataset: str, argv: Sequence[str] | None = None) -> int:
+    """``get_raw_skes_data.py``: raw recordings to ``raw_data``. Returns the exit status."""
+    parser = _parser(read, Path("../nturgbd_raw"), RAW)
+    _add_workers(parser)
+    parser.add_argument("--skip-list", type=Path, help="text file of samples to leave out")
+    args = parser.parse_args(argv)
+
+    def run(chosen: DataSet) -> Summary:
+        return read_step(
+            chosen,
+            args.input,
+            args.output,
+            workers=args.workers,
+            limit=args.limit,
+            skip_list=args.skip_list,
+            strict=args.strict,
+        )
+
+    return _report("read", dataset, args.output, run)
+
+
+def choose_actors(dataset: str, argv: Sequence[str] | None = None) -> int:
+    """``get_raw_denoised_data.py``: ``raw_data`` to ``denoised_data``. Returns the exit status."""
+    parser = _parser(choose_actors, RAW, DENOISED)
+    _add_workers(parser)
+    args = parser.parse_args(argv)
+
+    def run(chosen: DataSet) -> Summary:
+        return denoise_step(
+            chosen,
+            args.input,
+            args.output,
+            workers=args.workers,
+            limit=args.limit,
+            strict=args.strict,
+        )
+
+    return _report("denoise", dataset, args.output, run)
+
+
+def transform(dataset: str, argv: Sequence[str] | None = None) -> int:
+    """``seq_transformation.py``: ``denoised_data`` to the store. Returns the exit status."""
+    parser = _parser(transform, DENOISED, Path())
+    parser.add_argument(
+        "--npz", action="store_true", help="also write the published .npz files (large)"
+    )
+    args = parser.parse_args(argv)
+
+    def run(chosen: DataSet) -> Summary:
+        return transform_step(chosen, args.input, args.output, limit=args.limit, npz=args.npz)
+
+    return _report("transform", dataset, args.output, run)
+
+
+def _parser(main: Callable[..., int], source: Path, output: Path) -> argparse.ArgumentParser:
+    purpose = (main.__doc__ or "").split(". ")[0]
+    parser = argparse.ArgumentParser(description=purpose)
+    parser.add_argument(
+        "--input", type=Path, default=source, help="folder to read (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=output, help="folder to write (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=_positive, help="only the first this many samples")
+    return parser
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=_available_cores(),
+        help="processes (default: %(default)s, the cores available)",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first faulty sample")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: respects what a cluster's scheduler grants
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _report(step: str, dataset: str, output: Path, run: Callable[[DataSet], Summary]) -> int:
+    """Run a step and print what it did; 0, or 1 if it skipped a sample, or 2 if it cannot work."""
+    started = time.perf_counter()
+    try:
+        summary = run(DATA_SETS[dataset])
+    except SampleFault as fault:
+        print(f"{fault} (stopped, --strict)", file=sys.stderr)
+        return 1
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    seconds = time.perf_counter() - started
+    _print_table(summary.remarks, output)
+    skipped = [remark for remark in summary.remarks if remark.skipped]
+    print(
+        f"{step}: {summary.accepted} samples in {seconds:.1f} s "
+        f"({summary.accepted / seconds:.0f} a second); {len(skipped)} skipped, "
+        f"{summary.unwanted} on the skip list, {summary.foreign} of another data set"
+    )
+    for path in summary.files:
+        print(f"wrote {path}")
+    return int(any(remark.step == step for remark in skipped))
+
+
+def _print_table(remarks: Sequence[Remark], output: Path) -> None:
+    """The remarks as a table, skipped samples first."""
+    if not remarks:
+        return
+    ordered = sorted(remarks, key=lambda remark: not remark.skipped)
+    width = max(len(remark.sample) for remark in ordered[:_SHOWN])
+    print(f"{'verdict':8} {'step':8} {'sample':{width}} {'line':>6}  reason")
+    for remark in ordered[:_SHOWN]:
+        verdict = "skipped" if remark.skipped else "note"
+        line = remark.line or ""
+        print(f"{verdict:8} {remark.step:8} {remark.sample:{width}} {line:>6}  {remark.reason}")
+    if len(ordered) > _SHOWN:
+        print(f"... and {len(ordered) - _SHOWN} more; see {output / SKIPPED}")

@@ -1,0 +1,542 @@
+"""The three steps from raw NTU RGB+D recordings to the store, each restartable.
+
+    read_step      raw .skeleton files         -> raw_data/       (bodies as tracked)
+    denoise_step   raw_data/                   -> denoised_data/  (at most two actors)
+    transform_step denoised_data/              -> NTU60.h5, with ``npz`` also NTU60_CS.npz, ...
+
+Between the steps lie folders of pieces (``data.shards``). Killed at any moment, a step started
+again gives what an undisturbed run would have given.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.align import find_origin, move_to_origin, present
+from data.bodies import Body, collect_bodies, denoise
+from data.errors import DataError
+from data.files import atomic_write, remove_leftovers
+from data.npz import NpzWriter
+from data.recording import JOINTS, Recording, SampleFault, read_recording
+from data.shards import (
+    INDEX,
+    PIECE,
+    Piece,
+    Remark,
+    Result,
+    begin,
+    finish,
+    guarded,
+    hash_of,
+    make_pieces,
+    read_index,
+    read_piece,
+)
+from data.splits import DATA_SETS, DataSet, parse_name, split_rows
+from data.store import Store, write_store
+
+RAW_FOLDERS = ("nturgb+d_skeletons", "nturgb+d_skeletons120")
+SKIPPED = "skipped.csv"
+_SUFFIX = ".skeleton"
+
+
+@dataclass
+class Summary:
+    """What a step did.
+
+    Attributes:
+        accepted: samples in the result.
+        remarks: of this step and those before it.
+        unwanted: samples on the skip list. foreign: samples of another data set.
+        files: what was written.
+    """
+
+    accepted: int
+    remarks: list[Remark]
+    unwanted: int = 0
+    foreign: int = 0
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A raw file, and what tells whether it has changed."""
+
+    name: str
+    path: str
+    size: int
+    modified: int
+
+
+# ---- step one ----
+
+
+def read_step(
+    dataset: DataSet,
+    source: Path,
+    output: Path,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    skip_list: Path | None = None,
+    strict: bool = False,
+    piece_size: int = PIECE,
+) -> Summary:
+    """Read the raw recordings of a data set.
+
+    Args:
+        dataset: NTU60 or NTU120.
+        source: the folder that holds ``nturgb+d_skeletons`` and ``nturgb+d_skeletons120``, or
+            one that holds the files themselves.
+        output: folder for the pieces, ``frames.csv`` and ``skipped.csv``.
+        workers: processes. limit: only the first this many, in name order.
+        skip_list: text file that names samples to leave out.
+        strict: stop at the first faulty sample.
+        piece_size: samples a piece.
+
+    Raises:
+        SampleFault: a sample is faulty and ``strict`` is set.
+        DataError: a folder is missing, or there is nothing to read in it.
+    """
+    sources, remarks, foreign = _list_sources(dataset, source)
+    unwanted = _read_skip_list(skip_list) if skip_list else set()
+    wanted = [s for s in sources if s.name not in unwanted]
+    summary = Summary(0, remarks, len(sources) - len(wanted), foreign)
+    wanted = wanted[:limit]
+    if not wanted and not remarks:
+        raise DataError(f"{source}: no {_SUFFIX} file of {dataset.stem} is left to read")
+    pieces = [
+        Piece(output / f"part-{number:05d}.npz", hash_of("read", part), part)
+        for number, part in enumerate(_chunks(wanted, piece_size))
+    ]
+    _run(dataset, pieces, output, _read_piece_of, workers, strict, summary, len(wanted))
+    with atomic_write(output / "frames.csv") as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["sample", "frames", "frames without bodies"])
+        for piece in pieces:
+            table.writerows(_frame_rows(piece.path))
+    return _complete(dataset, pieces, output, summary)
+
+
+def _list_sources(dataset: DataSet, folder: Path) -> tuple[list[_Source], list[Remark], int]:
+    """Raw files in name order, remarks on impossible names, and how many are of another set."""
+    found = [folder / name for name in RAW_FOLDERS if (folder / name).is_dir()] or [folder]
+    sources: dict[str, _Source] = {}
+    remarks: list[Remark] = []
+    foreign = 0
+    for place in found:
+        for name, path, size, modified in _raw_files(place):
+            try:
+                sample = parse_name(name)
+            except DataError as error:
+                reason = str(error).removeprefix(f"{name}: ")
+                remarks.append(Remark("read", name + _SUFFIX, None, reason))
+                continue
+            if not dataset.has(sample):
+                foreign += 1
+            elif name in sources:
+                reason = f"also in {sources[name].path}, which was read instead"
+                remarks.append(Remark("read", str(path), None, reason))
+            else:
+                sources[name] = _Source(name, path, size, modified)
+    return sorted(sources.values(), key=lambda s: s.name), sorted(remarks, key=str), foreign
+
+
+def _raw_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Name, path, size and time of each raw file in a folder; hidden files are not looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
+                    status = entry.stat()
+                    name = entry.name.removesuffix(_SUFFIX)
+                    yield name, entry.path, status.st_size, status.st_mtime_ns
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}); unpack the raw "
+            f"skeletons so that {folder}/{RAW_FOLDERS[0]} exists, or name their folder by --input"
+        ) from error
+
+
+def _read_skip_list(path: Path) -> set[str]:
+    """Sample names in a text file, one a line; other lines (its heading) do not matter.
+
+    Raises:
+        DataError: the file cannot be read or names no sample.
+    """
+    try:
+        lines = path.read_text(errors="replace").split()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    names = set()
+    for word in lines:
+        try:
+            names.add(parse_name(word.removesuffix(_SUFFIX)).name)
+        except DataError:
+            continue
+    if not names:
+        raise DataError(f"{path}: names no sample (a name a line, SsssCcccPpppRrrrAaaa)")
+    return names
+
+
+def _read_piece_of(sources: Sequence[_Source]) -> Result:
+    """Read the raw files of one piece."""
+    remarks: list[Remark] = []
+    names: list[str] = []
+    recordings: list[Recording] = []
+    bodies: list[list[Body]] = []
+    for source in sources:
+        path = Path(source.path)
+        recording = guarded("read", remarks, read_recording, path)
+        if recording is None:
+            continue
+        if recording.surplus_line is not None:
+            reason = "more content than the frame count says; the stated frames are used"
+            line = recording.surplus_line
+            remarks.append(Remark("read", path.name, line, reason, skipped=False))
+        names.append(source.name)
+        recordings.append(recording)
+        bodies.append(collect_bodies(recording))
+    flat = [body for group in bodies for body in group]
+    arrays = {
+        "names": np.array(names, dtype="S20"),
+        "num_frames": np.array([recording.num_frames for recording in recordings], dtype=np.int64),
+        "dropped_offsets": _offsets(len(recording.dropped) for recording in recordings),
+        "dropped": _joined([recording.dropped for recording in recordings], np.int64),
+        "body_offsets": _offsets(len(group) for group in bodies),
+        "body_ids": _pack_text([body.id for body in flat]),
+        "body_first": np.array([body.first for body in flat], dtype=np.int64),
+        "body_frames": np.array([len(body.joints) for body in flat], dtype=np.int64),
+        "body_motion": np.array([body.motion for body in flat], dtype=np.float32),
+        "joints": _joined([body.joints for body in flat], np.float32, (JOINTS, 3)),
+    }
+    return arrays, remarks
+
+
+def _frame_rows(path: Path) -> Iterator[list[Any]]:
+    """Rows of ``frames.csv``."""
+    piece = read_piece(path, ["names", "num_frames", "dropped_offsets", "dropped"])
+    offsets = piece["dropped_offsets"].tolist()
+    for i, name in enumerate(piece["names"]):
+        dropped = piece["dropped"][offsets[i] : offsets[i + 1]].tolist()
+        yield [name.decode(), int(piece["num_frames"][i]), " ".join(map(str, dropped))]
+
+
+# ---- step two ----
+
+
+def denoise_step(
+    dataset: DataSet,
+    source: Path,
+    output: Path,
+    *,
+    workers: int = 1,
+    limit: int | None = None,
+    strict: bool = False,
+) -> Summary:
+    """Reduce the bodies of every sample to at most two actors.
+
+    Args:
+        source: what ``read_step`` wrote.
+        output: folder for the pieces, ``bodies.csv`` (what became of every body) and
+            ``skipped.csv``.
+        dataset, workers, limit, strict: as in ``read_step``.
+
+    Raises:
+        SampleFault: a sample is faulty and ``strict`` is set.
+        DataError: the step before is not complete.
+    """
+    index = _read_step_index(dataset, source, "get_raw_skes_data.py")
+    pieces, left = [], limit
+    for entry in index["pieces"]:
+        take = entry["samples"] if left is None else min(left, entry["samples"])
+        left = None if left is None else left - take
+        if take:
+            key = hash_of("denoise", entry["key"], take)
+            pieces.append(Piece(output / entry["file"], key, (source / entry["file"], take)))
+    summary = Summary(0, [Remark(**remark) for remark in index["remarks"]])
+    total = sum(piece.work[1] for piece in pieces)
+    _run(dataset, pieces, output, _denoise_piece, workers, strict, summary, total)
+    with atomic_write(output / "bodies.csv") as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["sample", "body", *_BODY_COLUMNS])
+        for piece in pieces:
+            table.writerows(_body_rows(piece.path))
+    return _complete(dataset, pieces, output, summary)
+
+
+_BODY_COLUMNS = ("first", "last", "motion", "final_motion", "removed_by", "actor")
+
+
+def _denoise_piece(work: tuple[Path, int]) -> Result:
+    """Choose the actors of the first so many samples of a raw piece."""
+    path, take = work
+    names, frames, widths, actors, joints = [], [], [], [], []
+    bodies: list[list[Body]] = []
+    remarks: list[Remark] = []
+    for name, num_frames, group in _raw_samples(path, take):
+        chosen = guarded("denoise", remarks, _actors_of, group, num_frames, name)
+        if chosen is None:
+            continue
+        names.append(name)
+        frames.append(len(chosen))
+        widths.append(chosen.shape[1])
+        # A second actor who is nowhere need not be stored.
+        actors.append(2 if present(chosen)[:, 1:].any() else 1)
+        joints.append(chosen.ravel())
+        bodies.append(group)
+    flat = [body for group in bodies for body in group]
+    arrays = {
+        "names": np.array(names, dtype="S20"),
+        "frames": np.array(frames, dtype=np.int64),
+        "widths": np.array(widths, dtype=np.int64),
+        "actors": np.array(actors, dtype=np.int64),
+        "joints": _joined(joints, np.float32),
+        "body_offsets": _offsets(len(group) for group in bodies),
+        "body_ids": _pack_text([body.id for body in flat]),
+    }
+    for column in _BODY_COLUMNS:
+        kind = np.float32 if "motion" in column else np.int64
+        arrays[f"body_{column}"] = np.array([getattr(body, column) for body in flat], dtype=kind)
+    return arrays, remarks
+
+
+def _actors_of(bodies: list[Body], num_frames: int, name: str) -> np.ndarray:
+    """The actors of a sample, of which the next step will find the origin."""
+    joints = denoise(bodies, num_frames, name).joints
+    find_origin(joints, name)
+    return joints
+
+
+def _raw_samples(path: Path, take: int) -> Iterator[tuple[str, int, list[Body]]]:
+    """Name, valid frames and bodies of the first samples of a raw piece."""
+    tables = ("names", "num_frames", "body_offsets", "body_ids", "body_first", "body_frames")
+    piece = read_piece(path, [*tables, "body_motion", "joints"])
+    ids = _unpack_text(piece["body_ids"])
+    ends = np.cumsum(piece["body_frames"])
+    for i in range(take):
+        group = [
+            Body(
+                ids[b],
+                piece["joints"][ends[b] - piece["body_frames"][b] : ends[b]],
+                int(piece["body_first"][b]),
+                piece["body_motion"][b],
+            )
+            for b in range(piece["body_offsets"][i], piece["body_offsets"][i + 1])
+        ]
+        yield piece["names"][i].decode(), int(piece["num_frames"][i]), group
+
+
+def _body_rows(path: Path) -> Iterator[list[Any]]:
+    """Rows of ``bodies.csv``."""
+    columns = [f"body_{column}" for column in _BODY_COLUMNS]
+    piece = read_piece(path, ["names", "body_offsets", "body_ids", *columns])
+    ids = _unpack_text(piece["body_ids"])
+    names = np.repeat(piece["names"], np.diff(piece["body_offsets"]))
+    for b, name in enumerate(names):
+        yield [name.decode(), ids[b], *(piece[column][b] for column in columns)]
+
+
+# ---- step three ----
+
+
+def transform_step(
+    dataset: DataSet,
+    source: Path,
+    output: Path,
+    *,
+    limit: int | None = None,
+    npz: bool = False,
+) -> Summary:
+    """Move every sample to its origin and write the store, and the published files if asked.
+
+    Args:
+        source: what ``denoise_step`` wrote.
+        output: folder for ``NTU60.h5`` (``NTU120.h5``), ``skipped.csv``, and with ``npz`` one
+            ``.npz`` for each published benchmark.
+        dataset, limit: as in ``read_step``.
+
+    Raises:
+        DataError: the step before is not complete, or left no sample.
+    """
+    index = _read_step_index(dataset, source, "get_raw_denoised_data.py")
+    summary = Summary(0, [Remark(**remark) for remark in index["remarks"]])
+    paths = [source / entry["file"] for entry in index["pieces"]]
+    tables = [read_piece(path, ["names", "frames", "widths", "actors"]) for path in paths]
+    facts = {
+        name: np.concatenate([table[name] for table in tables])[:limit]
+        for name in (tables[0] if tables else ())
+    }
+    if not facts or not len(facts["names"]):
+        raise DataError(f"{source}: no sample is left to write")
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    samples = [parse_name(name.decode()) for name in facts["names"]]
+    store = output / f"{dataset.stem}.h5"
+    # Kept: NTU120 shows a lone actor twice, NTU60 once; "lone" by width, so that a second actor
+    # who is nowhere stays empty in both.
+    copied = (facts["widths"] == JOINTS * 3) & dataset.copies_single_actor
+    sequences = tqdm(
+        _moved_samples(paths, len(samples)),
+        "transform",
+        len(samples),
+        unit=" samples",
+        disable=None,
+    )
+    write_store(store, dataset, samples, facts["frames"], facts["actors"], copied, sequences)
+    summary.accepted = len(samples)
+    summary.files = [store, *(write_published(store, output) if npz else [])]
+    _write_skipped(output / SKIPPED, summary.remarks)
+    return summary
+
+
+def _moved_samples(paths: Sequence[Path], count: int) -> Iterator[np.ndarray]:
+    """The first ``count`` samples with their origin moved, float32 (frames, actors, 25, 3)."""
+    for path in paths:
+        piece = read_piece(path, ["names", "frames", "widths", "actors", "joints"])
+        ends = np.cumsum(piece["frames"] * piece["widths"])
+        for i, name in enumerate(piece["names"][:count]):
+            frames, width = int(piece["frames"][i]), int(piece["widths"][i])
+            joints = piece["joints"][ends[i] - frames * width : ends[i]].reshape(frames, width)
+            moved = move_to_origin(joints, name.decode())
+            yield moved.reshape(frames, -1, JOINTS, 3)[:, : piece["actors"][i]]
+        count -= min(count, len(ends))
+
+
+def write_published(store: Path, output: Path) -> list[Path]:
+    """Write the published ``.npz`` of every benchmark that has one, streaming; returns the files.
+
+    Arrays ``x_train``, ``x_test`` float32 (N, T, 150), T frames of the longest sample, and
+    ``y_train``, ``y_test`` one-hot float64 (N, classes).
+
+    Raises:
+        DataError: the store is damaged. OSError: a file cannot be written.
+    """
+    opened = Store(store)
+    dataset = DATA_SETS[opened.dataset]
+    samples = [parse_name(name) for name in opened.names]
+    files = []
+    for benchmark in dataset.benchmarks.values():
+        if benchmark.published is None:
+            continue
+        rows = split_rows(benchmark, samples)
+        path = output / f"{dataset.stem}_{benchmark.published}.npz"
+        with atomic_write(path) as temporary, NpzWriter(temporary) as writer:
+            for split in ("train", "test"):
+                _write_split(writer, opened, split, rows.get(split, np.empty(0, np.int64)))
+        files.append(path)
+    return files
+
+
+def _write_split(writer: NpzWriter, store: Store, split: str, rows: np.ndarray) -> None:
+    """Write x and y of one split."""
+    frames, width = store.max_frames, 2 * JOINTS * 3
+    blocks = (store.padded(row).reshape(1, frames, width) for row in rows.tolist())
+    progress = tqdm(blocks, f"npz {split}", len(rows), unit=" samples", disable=None)
+    writer.write_rows(f"x_{split}", (len(rows), frames, width), np.dtype("<f4"), progress)
+    labels = np.zeros((len(rows), store.num_class))
+    labels[np.arange(len(rows)), store.labels[rows]] = 1
+    writer.write(f"y_{split}", labels)
+
+
+# ---- what the steps share ----
+
+
+def _run(
+    dataset: DataSet,
+    pieces: Sequence[Piece],
+    output: Path,
+    compute: Any,
+    workers: int,
+    strict: bool,
+    summary: Summary,
+    total: int,
+) -> None:
+    """Make the pieces; collects remarks in ``summary``, or stops at the first if ``strict``."""
+    begin(output, pieces)
+    if strict:
+        _stop_at_first(summary.remarks)
+    with tqdm(total=total, desc=output.name, unit=" samples", disable=None) as progress:
+        for piece, remarks in zip(pieces, make_pieces(pieces, compute, workers), strict=True):
+            if strict:
+                _stop_at_first(remarks)
+            summary.remarks.extend(remarks)
+            done = piece.work[1] if isinstance(piece.work, tuple) else len(piece.work)
+            progress.update(done)
+
+
+def _stop_at_first(remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        if remark.skipped:
+            raise SampleFault(remark.sample, remark.line, remark.reason)
+
+
+def _complete(dataset: DataSet, pieces: Sequence[Piece], output: Path, summary: Summary) -> Summary:
+    """Write ``skipped.csv``, then the index that declares the folder complete."""
+    _write_skipped(output / SKIPPED, summary.remarks)
+    counts = [len(read_piece(piece.path, ["names"])["names"]) for piece in pieces]
+    entries = [
+        {"file": piece.path.name, "key": piece.key, "samples": count}
+        for piece, count in zip(pieces, counts, strict=True)
+    ]
+    remarks = [vars(remark) for remark in summary.remarks]
+    finish(output, {"dataset": dataset.name, "pieces": entries, "remarks": remarks})
+    summary.accepted = sum(counts)
+    summary.files = [output]
+    return summary
+
+
+def _write_skipped(path: Path, remarks: Sequence[Remark]) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["step", "sample", "line", "reason"])
+        for remark in remarks:
+            if remark.skipped:
+                table.writerow([remark.step, remark.sample, remark.line, remark.reason])
+
+
+def _read_step_index(dataset: DataSet, folder: Path, script: str) -> dict[str, Any]:
+    """The index of the step before, checked."""
+    advice = f"run in {dataset.folder}: python {script}"
+    index = read_index(folder, advice)
+    try:
+        found, pieces = index["dataset"], index["pieces"]
+        sound = all({"file", "key", "samples"} <= set(entry) for entry in pieces)
+        sound = sound and all(Path(entry["file"]).name == entry["file"] for entry in pieces)
+        [Remark(**remark) for remark in index["remarks"]]
+    except (KeyError, TypeError):
+        found, sound = None, False
+    if not sound:
+        raise DataError(f"{folder / INDEX}: damaged; {advice}")
+    if found != dataset.name:
+        raise DataError(f"{folder}: holds {found}, not {dataset.name}; {advice}")
+    return index
+
+
+def _chunks(items: Sequence[_Source], size: int) -> Iterator[Sequence[_Source]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _offsets(lengths: Iterable[int]) -> np.ndarray:
+    """Running totals, from 0: int64 (n + 1,)."""
+    return np.cumsum([0, *lengths], dtype=np.int64)
+
+
+def _joined(arrays: Sequence[np.ndarray], dtype: type, tail: tuple[int, ...] = ()) -> np.ndarray:
+    """Concatenate along the first axis; nothing gives an empty array."""
+    return np.concatenate(arrays) if len(arrays) else np.empty((0, *tail), dtype)
+
+
+def _pack_text(words: Sequence[str]) -> np.ndarray:
+    """Words without blanks as one uint8 array."""
+    return np.frombuffer("\n".join(words).encode("latin-1"), np.uint8)
+
+
+def _unpack_text(packed: np.ndarray) -> list[str]:
+    return packed.tobytes().decode("latin-1").split("\n")
