@@ -6,6 +6,7 @@ Nothing here unpickles: files of strangers are read by ``torch.load(weights_only
 import hashlib
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,13 +24,17 @@ _MAGIC = b"TLSTATE1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SERIAL_BYTES = 8
 _PREFIX = "module."
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
+"""How torch names what a pickle reaches for and must not."""
 
 
 def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write a flat state dict (on the CPU, keys without ``module.``), whole or not at all."""
     plain = {key.removeprefix(_PREFIX): value.detach().cpu() for key, value in weights.items()}
-    with atomic_write(path) as temporary:
-        torch.save(plain, temporary)
+    # Saved to an open file, as torch.save would write a file's name into it: the same weights
+    # are then the same bytes, whoever saves them where.
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save(plain, file)
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -44,8 +49,9 @@ def load_weights(path: str | Path) -> Weights:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: refused, it holds more than tensors ({reason})") from error
+        found = _FOREIGN.search(str(error))
+        reason = f"it would run {found[1]}" if found else "it is no torch.save file of tensors"
+        raise UserError(f"{file}: refused, {reason}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: not a readable weights file ({reason})") from error

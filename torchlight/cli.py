@@ -22,7 +22,9 @@ class ConfigurationStage:
         self.active = False
 
 
-def run(command: Callable[[ConfigurationStage], int], user_errors: tuple[type, ...] = ()) -> int:
+def run(
+    command: Callable[[ConfigurationStage], int], user_errors: tuple[type[Exception], ...] = ()
+) -> int:
     """Run ``command``; turn a mistake of the user's into one line on standard error.
 
     Args:
@@ -33,6 +35,7 @@ def run(command: Callable[[ConfigurationStage], int], user_errors: tuple[type, .
         The exit status: the command's own; 2 after a mistake; 1 after a run that failed; that of
         the request after a run that was asked to stop; 130 after an interrupt.
     """
+    mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     stage = ConfigurationStage()
     try:
         return command(stage)
@@ -44,7 +47,7 @@ def run(command: Callable[[ConfigurationStage], int], user_errors: tuple[type, .
         if launched_rank() == 0:
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
-    except (UserError, *user_errors) as error:
+    except mistakes as error:
         if launched_rank() == 0 or not (stage.active or isinstance(error, SharedError)):
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 2

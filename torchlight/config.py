@@ -143,10 +143,29 @@ class Config(BaseModel):
 
 
 _NOT_RECIPE = (
-    "work_dir phase num_worker device timeout_minutes save_score show_topk print_log log_interval "
-    "eval_interval save_interval save_epoch save_minutes num_epoch test_batch_size overwrite "
-    "allow_import compile deterministic test_feeder_args evaluator evaluator_args"
-).split()
+    "work_dir",
+    "phase",
+    "num_worker",
+    "device",
+    "timeout_minutes",
+    "save_score",
+    "show_topk",
+    "print_log",
+    "log_interval",
+    "eval_interval",
+    "save_interval",
+    "save_epoch",
+    "save_minutes",
+    "num_epoch",
+    "test_batch_size",
+    "overwrite",
+    "allow_import",
+    "compile",
+    "deterministic",
+    "test_feeder_args",
+    "evaluator",
+    "evaluator_args",
+)
 
 
 def parse(argv: Sequence[str] | None, description: str) -> tuple[Config, str]:
@@ -216,7 +235,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, less doubled keys (the first would vanish) and aliases (they can explode)."""
+    """The safe loader, less doubled keys (the first would vanish) and aliases (they explode)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -1,10 +1,9 @@
-"""Part of the training split held out, so that the choice of an epoch does not see the test split."""
+"""Part of the training split held out: the choice of an epoch then does not see the test split."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from .errors import UserError
 from .loading import Dataset
@@ -75,6 +74,8 @@ def held_out_names(
         if len(held) == len(names):
             raise UserError("val_subjects: holds out the whole training split")
         return set(held.tolist())
+    from sklearn.model_selection import train_test_split  # takes most of a second to import
+
     try:
         _, held = train_test_split(
             names, test_size=fraction, random_state=seed, stratify=dataset.labels

@@ -159,7 +159,7 @@ class _BatchFetcher:
         return torch.as_tensor(inputs), torch.as_tensor(labels), torch.as_tensor(own)
 
 
-def _whole(batch: Batch) -> Batch:
+def _whole(batch: Any) -> Any:
     """The fetcher hands over batches: nothing is left to collate."""
     return batch
 

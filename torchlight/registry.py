@@ -53,7 +53,7 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
         raise UserError(f'{key}: "{name}" is not a dotted name such as package.module.Class')
     if parts[0] not in set(allowed):
         raise UserError(
-            f'{key}: "{name}" leads outside of the allowed packages ({", ".join(sorted(allowed))}); '
+            f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
             f"to import it, say --allow-import {parts[0]}"
         )
     try:
@@ -73,7 +73,7 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
 
 
 def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> list[str]:
-    """What is wrong with ``arguments`` (the configuration's ``key``) for ``target``; [] if nothing."""
+    """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each."""
     parameters = inspect.signature(target.cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []

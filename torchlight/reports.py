@@ -5,7 +5,7 @@ A tie goes to the lower class index everywhere, as in ``numpy.argmax``.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,61 @@ def write_report(
     _draw_confusion(paths["confusion_figure"], matrix, classes)
     _write_wrong(paths["wrong"], np.argmax(scores, axis=1), labels, names, classes)
     return paths
+
+
+def write_distances(
+    folder: str | Path,
+    stem: str,
+    distances: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    class_names: Sequence[str],
+) -> dict[str, Path]:
+    """Write a matching's distances (n, c) and its predictions, the nearest class of each sample.
+
+    ``<stem>_distances.csv`` (sample, true, one column a class) and ``<stem>_predictions.csv``
+    (sample, true, predicted, distance), both atomically.
+
+    Returns:
+        The paths, by ``distances`` and ``predictions``.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    kinds = ("distances", "predictions")
+    paths = {kind: target / f"{stem}_{kind}.csv" for kind in kinds}
+    true = [class_names[label] for label in labels.tolist()]
+    nearest = distances.argmin(axis=1).tolist()
+    samples = list(zip(names, true, distances.tolist(), nearest, strict=True))
+    _write_csv(
+        paths["distances"],
+        [["sample", "true", *class_names], *([name, own, *row] for name, own, row, _ in samples)],
+    )
+    _write_csv(
+        paths["predictions"],
+        [
+            ["sample", "true", "predicted", "distance"],
+            *([name, own, class_names[best], row[best]] for name, own, row, best in samples),
+        ],
+    )
+    return paths
+
+
+def write_comparison(
+    path: Path, accuracies: Mapping[str, tuple[float, np.ndarray]], class_names: Sequence[str]
+) -> None:
+    """Write a table of several methods: top-1, then the accuracy of each class (NaN: empty).
+
+    Args:
+        accuracies: of each method, its top-1 and (c,) accuracies.
+    """
+    rows: list[list[object]] = [["method", "top-1", *class_names]]
+    for method, (top, by_class) in accuracies.items():
+        shown = ["" if np.isnan(value) else f"{value:.6f}" for value in by_class]
+        rows.append([method, f"{top:.6f}", *shown])
+    _write_csv(path, rows)
 
 
 def _class_rows(matrix: np.ndarray, classes: list[str]) -> list[list[object]]:

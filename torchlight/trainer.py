@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -208,9 +209,11 @@ class Trainer:
         if self.world.size == 1:
             return self.model
         devices = [self.world.device] if self.world.device.type == "cuda" else None
+        # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
         return DistributedDataParallel(
-            self.model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+            self.model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:

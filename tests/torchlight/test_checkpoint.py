@@ -1,0 +1,168 @@
+"""Weights and states: whole or absent, strict, and never executed."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from torchlight.checkpoint import StateFile, apply_weights, load_weights, save_weights
+from torchlight.errors import UserError
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def test_weights_come_back_without_the_prefix(tmp_path, model):
+    path = tmp_path / "w.pt"
+    save_weights(path, {f"module.{k}": v for k, v in model.state_dict().items()})
+    raw = torch.load(path, weights_only=True)
+    assert list(raw) == list(model.state_dict())
+    torch.save({f"module.{k}": v for k, v in raw.items()}, path)
+    found = load_weights(path)
+    assert all(torch.equal(found[k], v) for k, v in model.state_dict().items())
+
+
+def test_only_a_leading_prefix_is_taken_off(tmp_path):
+    save_weights(tmp_path / "w.pt", {"a.module.b": torch.ones(1)})
+    assert list(load_weights(tmp_path / "w.pt")) == ["a.module.b"]
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path, model):
+    for name in ("a.pt", "longer_name.pt"):
+        save_weights(tmp_path / name, model.state_dict())
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "longer_name.pt").read_bytes()
+
+
+class Attack:
+    """Unpickling this would make a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o, 2))])
+def test_a_checkpoint_that_would_run_something_is_refused_and_does_not(tmp_path, writer):
+    path, trace = tmp_path / "w.pt", tmp_path / "trace"
+    writer({"a": Attack(trace)}, path)
+    with pytest.raises(UserError, match=r"refused, it would run (posix|os)\.system"):
+        load_weights(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a checkpoint",
+        b"PK\x03\x04 cut off",
+        "list",
+        "nested",
+        "empty",
+    ],
+)
+def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "w.pt"
+    objects = {"list": [1], "nested": {"model": {"a": torch.ones(1)}}, "empty": {}}
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(objects[content], path)
+    with pytest.raises(UserError) as caught:
+        load_weights(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_weights_are_refused(tmp_path, model):
+    path = tmp_path / "w.pt"
+    save_weights(path, model.state_dict())
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError):
+            load_weights(path)
+
+
+def test_loading_is_strict_and_says_what_differs(model):
+    weights = dict(model.state_dict())
+    weights["extra"] = weights.pop("1.bias")
+    weights["0.weight"] = torch.zeros(5, 3)
+    with pytest.raises(UserError) as caught:
+        apply_weights(model, weights, "w.pt")
+    for word in ("w.pt", "1 missing: 1.bias", "1 unexpected: extra", "(5, 3)", "(4, 3)"):
+        assert word in str(caught.value)
+
+
+def test_ignored_entries_stay_as_they_were_and_are_listed(model):
+    before = model[0].weight.detach().clone()
+    weights = {k: torch.zeros_like(v) for k, v in model.state_dict().items()}
+    weights["0.weight"] = torch.zeros(9)
+    assert apply_weights(model, weights, "w.pt", ["0."]) == ["0.bias", "0.weight"]
+    assert torch.equal(model[0].weight, before)
+    assert model[1].weight.eq(0).all()
+
+
+def test_weights_that_are_not_finite_are_refused(model):
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    weights["0.bias"][1] = torch.nan
+    with pytest.raises(UserError, match=r"0\.bias holds NaN"):
+        apply_weights(model, weights, "w.pt")
+
+
+def test_the_newest_state_is_loaded(tmp_path):
+    state = StateFile(tmp_path)
+    for serial in (1, 2, 3):
+        state.save({"n": serial}, serial)
+        assert StateFile(tmp_path).load() == ({"n": serial}, [])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path):
+    state = StateFile(tmp_path)
+    state.save({"n": 1}, 1)
+    state.save({"n": 2}, 2)
+    newest = state.slots[1]
+    whole = newest.read_bytes()
+    for length in range(0, len(whole), 101):
+        newest.write_bytes(whole[:length])
+        found, warnings = StateFile(tmp_path).load()
+        assert found == {"n": 1}
+        assert newest.name in warnings[0]
+    flipped = bytearray(whole)
+    flipped[-10] ^= 1
+    newest.write_bytes(flipped)
+    again = StateFile(tmp_path)
+    assert again.load()[0] == {"n": 1}
+    again.save({"n": 3}, 3)  # goes over the damaged one
+    assert StateFile(tmp_path).load() == ({"n": 3}, [])
+
+
+def test_no_whole_state_is_an_error(tmp_path):
+    state = StateFile(tmp_path)
+    state.save({"n": 1}, 1)
+    state.slots[0].write_bytes(b"junk")
+    with pytest.raises(UserError, match="--overwrite"):
+        StateFile(tmp_path).load()
+
+
+def test_a_write_that_fails_leaves_both_generations_and_no_temporary_file(tmp_path, monkeypatch):
+    state = StateFile(tmp_path)
+    state.save({"n": 1}, 1)
+    state.save({"n": 2}, 2)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        state.save({"n": 3}, 3)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -1,0 +1,64 @@
+"""A dataset and a model that have nothing to do with skeletons, for testing the engine.
+
+They are also somebody's own dotted names: ``toy.Feeder`` and ``toy.Model``, let in by
+``--allow-import toy``.
+"""
+
+import time
+
+import numpy as np
+from torch import Tensor, nn
+
+CLASSES = 5
+
+
+class Feeder:
+    """Noisy points around one centre a class; an odd number of them by default.
+
+    Training points get noise that is a function of (seed, epoch, index) alone.
+    """
+
+    def __init__(
+        self, split: str = "train", size: int = 101, seed: int = 0, bad: int = -1, pause: float = 0
+    ) -> None:
+        self.train = split == "train"
+        generator = np.random.default_rng([7, int(self.train)])
+        self.labels = np.arange(size) % CLASSES
+        centres = np.random.default_rng(3).normal(size=(CLASSES, 8))
+        self.points = (centres[self.labels] + generator.normal(size=(size, 8))).astype(np.float32)
+        if bad >= 0 and self.train:
+            self.points[bad] = np.nan
+        self.sample_names = [f"{split}_{i}" for i in range(size)]
+        self.subjects = np.arange(size) % 4
+        self.seed, self.epoch, self.pause = seed, 0, pause
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the noise of ``epoch``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
+        time.sleep(self.pause)
+        point = self.points[index]
+        if self.train:
+            noise = np.random.default_rng([self.seed, self.epoch, index]).normal(size=8)
+            point = point + 0.1 * noise.astype(np.float32)
+        return point, int(self.labels[index]), index
+
+
+class Model(nn.Module):
+    """Linear layers with batch norm and dropout."""
+
+    def __init__(self, num_class: int = CLASSES, drop_out: float = 0.2) -> None:
+        super().__init__()
+        self.num_class = num_class
+        self.body = nn.Sequential(
+            nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(drop_out)
+        )
+        self.head = nn.Linear(16, num_class)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, num_class) of x (N, 8)."""
+        return self.head(self.body(x))
