@@ -50,7 +50,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         config_name=config_name,
         train_set=sets.get("train"),
         val_set=sets.get("val"),
-        evaluator=evaluator.build(config.evaluator_args) if evaluator else None,
+        evaluator=_evaluator(config, evaluator, sets["test"]),
     )
     trainer.fit() if config.phase == "train" else trainer.test()
     return 0
@@ -68,7 +68,10 @@ def _classes(config: Config) -> tuple[Target, Target, Target | None]:
     evaluator = None
     if config.evaluator is not None:
         evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
-        faults += binding_faults("evaluator_args", evaluator, config.evaluator_args)
+        given = {**dict.fromkeys(_from_test_set(evaluator)), **config.evaluator_args}
+        if _from_test_set(evaluator) and (config.val_fraction or config.val_subjects):
+            faults.append(f"val_fraction, val_subjects: {evaluator.name} scores other classes")
+        faults += binding_faults("evaluator_args", evaluator, given)
     if faults:
         raise UserError("; ".join(faults))
     return feeder, model, evaluator
@@ -94,6 +97,23 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
     sets["val"] = Subset(plain, held)
     sets["train"] = Subset(sets["train"], set(sets["train"].sample_names) - held)
     return sets
+
+
+def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
+    """The evaluator; one that compares with exemplars is given those of the test split."""
+    if target is None:
+        return None
+    given = {}
+    for name in _from_test_set(target):
+        if not hasattr(test_set, name):
+            raise UserError(f"evaluator: {target.name} needs a feeder that knows its {name}")
+        given[name] = getattr(test_set, name)
+    return target.build({**config.evaluator_args, **given})
+
+
+def _from_test_set(evaluator: Target) -> list[str]:
+    """Arguments of an evaluator that are no matter of the configuration."""
+    return [name for name in ("exemplars",) if name in inspect.signature(evaluator.cls).parameters]
 
 
 def _with_graph(config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _TRAIN_SUBJECTS_120 = (
 )
 
 NOVEL_ACTIONS = tuple(range(1, 121, 6))  # one-shot: A1, A7, ..., A115
-_EXEMPLARS = frozenset(
+EXEMPLARS = frozenset(
     f"{'S001C003P008R001' if action <= 60 else 'S018C003P008R001'}A{action:03d}"
     for action in NOVEL_ACTIONS
 )
@@ -129,7 +129,7 @@ def _cross_subject(train_subjects: tuple[int, ...], published: str) -> Benchmark
 def _one_shot_split(sample: SampleName) -> str:
     if sample.action not in NOVEL_ACTIONS:
         return "train"
-    return "exemplar" if sample.name in _EXEMPLARS else "test"
+    return "exemplar" if sample.name in EXEMPLARS else "test"
 
 
 NTU60 = DataSet(

@@ -1,0 +1,185 @@
+"""One-shot splits of any data set: training on some classes, recognising others from exemplars."""
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data.errors import DataError
+from data.oneshot import choose_exemplars
+from feeders.base import BatchFeeder, at_least_one, one_of
+
+SPLITS = ("train", "test", "exemplar")
+
+
+class Feeder(BatchFeeder):
+    """One part of a data set that is cut by class.
+
+    The samples of one or more ordinary splits are pooled. Those of the classes that are not novel
+    are the ``train`` part (the auxiliary set); of each novel class, ``shots`` samples are
+    exemplars and the others are queries, the ``test`` part. Only the train part is augmented.
+
+    Labels are positions: in the train part among the classes left, in rising order; in the other
+    parts among ``novel_classes``, in the order given. ``class_names`` has the original labels.
+
+    Args:
+        split: "train", "test" (the queries) or "exemplar".
+        novel_classes: labels, from 0, in the underlying data set.
+        exemplars: a rule of ``data.oneshot`` or a list of sample names.
+        shots: exemplars a class.
+        base: dotted name, within ``feeders``, of the class that reads the data set; or the class.
+        base_args: its arguments, less those named here.
+        pool: the splits of the data set that are put together.
+        augment: passed on where ``base`` takes it; None means in the train part only.
+        seed: of all random numbers.
+
+    Attributes:
+        class_names: original labels, as text, by label here.
+
+    Raises:
+        DataError: an impossible argument, a novel class without samples, a missing exemplar.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        novel_classes: Sequence[int],
+        exemplars: str | Sequence[str] = "first",
+        shots: int = 1,
+        base: str | type = "feeders.feeder_ucla.Feeder",
+        base_args: dict[str, Any] | None = None,
+        pool: Sequence[str] = ("train", "test"),
+        augment: bool | None = None,
+        seed: int = 0,
+    ) -> None:
+        one_of("split", split, SPLITS)
+        at_least_one("shots", shots)
+        self._arguments: dict[str, Any] = {
+            "novel_classes": novel_classes,
+            "exemplars": exemplars,
+            "shots": shots,
+            "base": base,
+            "base_args": base_args,
+            "pool": pool,
+            "seed": seed,
+        }
+        augmented = split == "train" if augment is None else augment
+        self._bases = _pool(base, base_args or {}, pool, augmented, seed)
+        names = [name for part in self._bases for name in part.sample_names]
+        labels = np.concatenate([part.labels for part in self._bases])
+        if len(set(names)) != len(names):
+            raise DataError(f"pool: splits {list(pool)} share samples; name each split once")
+        classes, rows = _part(split, names, labels, novel_classes, exemplars, shots)
+        position = {label: i for i, label in enumerate(classes)}
+        super().__init__(
+            sample_names=[names[row] for row in rows],
+            labels=[position[int(labels[row])] for row in rows],
+            subjects=np.concatenate([part.subjects for part in self._bases])[rows],
+            repeat=_repeats(self._bases[0]),
+            seed=seed,
+        )
+        self.class_names = [str(label) for label in classes]
+        counts = [len(part.sample_names) for part in self._bases]
+        self._source = np.repeat(np.arange(len(counts)), counts)[rows]
+        self._row = np.concatenate([np.arange(count) for count in counts])[rows]
+
+    @property
+    def exemplars(self) -> "Feeder":
+        """The exemplars that belong to this split."""
+        return Feeder(split="exemplar", **self._arguments)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of ``epoch``."""
+        super().set_epoch(epoch)
+        for part in self._bases:
+            part.set_epoch(epoch)
+
+    def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        repetition = indices // len(self.sample_names)
+        batch: np.ndarray | None = None
+        for source, part in enumerate(self._bases):
+            chosen = np.flatnonzero(self._source[rows] == source)
+            if len(chosen) == 0:
+                continue
+            own = self._row[rows[chosen]] + repetition[chosen] * len(part.sample_names)
+            x, _, _ = part.get_batch(own)
+            if batch is None:
+                batch = np.empty((len(rows), *x.shape[1:]), dtype=x.dtype)
+            batch[chosen] = x
+        assert batch is not None, "a batch has samples"
+        return batch
+
+
+def _part(
+    split: str,
+    names: list[str],
+    labels: np.ndarray,
+    novel_classes: Sequence[int],
+    rule: str | Sequence[str],
+    shots: int,
+) -> tuple[list[int], np.ndarray]:
+    """Classes of a part in label order, and the rows of its samples, those in name order."""
+    novel = list(novel_classes)
+    present = set(labels.tolist())
+    absent = [label for label in novel if label not in present]
+    if not novel or len(set(novel)) != len(novel) or absent:
+        raise DataError(
+            f"novel_classes: {novel} must be distinct labels of the data set, which has "
+            f"{min(present)} to {max(present)}" + (f"; no sample of {absent}" if absent else "")
+        )
+    order = np.array(sorted(range(len(names)), key=names.__getitem__))
+    is_novel = np.isin(labels[order], novel)
+    if split == "train":
+        if is_novel.all():
+            raise DataError("novel_classes: leaves no class to train on")
+        return sorted(present - set(novel)), order[~is_novel]
+    members = {
+        label: [names[row] for row in order[is_novel] if labels[row] == label] for label in novel
+    }
+    chosen = choose_exemplars(members, rule, shots)
+    exemplars = {name for group in chosen.values() for name in group}
+    wanted = split == "exemplar"
+    rows = [row for row in order[is_novel] if (names[row] in exemplars) == wanted]
+    return novel, np.array(rows, dtype=np.int64)
+
+
+def _pool(
+    base: str | type, arguments: dict[str, Any], pool: Sequence[str], augment: bool, seed: int
+) -> list[Any]:
+    """The underlying data set, a feeder for each of its splits.
+
+    Samples of different splits have the same indices, and so would have the same random numbers:
+    each split has a seed of its own.
+    """
+    made = _class_of(base) if isinstance(base, str) else base
+    known = inspect.signature(made).parameters
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise DataError(f"base_args: {made.__module__} takes no {', '.join(unknown)}")
+    common = {"augment": augment, **arguments} if "augment" in known else arguments
+    return [
+        made(**{**common, "split": split, "seed": seed + number})
+        for number, split in enumerate(pool)
+    ]
+
+
+def _class_of(base: str) -> type:
+    """The feeder class of a dotted name; names of other packages are not followed."""
+    module_name, _, attribute = base.rpartition(".")
+    if not module_name.startswith("feeders."):
+        raise DataError(f"base: {base!r} is not a dotted name such as feeders.feeder_ntu.Feeder")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise DataError(f"base: {base!r}: {error}") from error
+    if not isinstance(found, type):
+        raise DataError(f"base: module {module_name} has no class {attribute!r}")
+    return found
+
+
+def _repeats(feeder: Any) -> int:
+    """How often a feeder shows each sample in an epoch."""
+    return len(feeder) // len(feeder.sample_names)
