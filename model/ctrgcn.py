@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.aggregation import aggregate
 from model.errors import ModelError
+from model.normalization import normalize
 
 NUM_SUBSET = 3
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
@@ -75,11 +77,10 @@ class GraphUnit(nn.Module):
             self.register_buffer("PA", start, persistent=False)
         self.alpha = nn.Parameter(torch.zeros(1))
         self.convs = nn.ModuleList(Relation(in_channels, out_channels) for _ in range(NUM_SUBSET))
-        self.down = (
-            nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
-            if in_channels != out_channels
-            else nn.Identity()
-        )
+        self.down: Any = None
+        if in_channels != out_channels:
+            convolution = nn.Conv2d(in_channels, out_channels, 1)
+            self.down = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
         self.bn = nn.BatchNorm2d(out_channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -88,27 +89,30 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
-        z = torch.matmul(self._topology(x.mean(-1)), self._features(x))
-        return F.relu(self.bn(z) + self.down(x))
-
-    def _features(self, x: Tensor) -> Tensor:
-        """Return W3_k x for all subsets, (N, C_out, 3V, T), rows of a channel ordered (k, v)."""
+        topology = self._topology(x.mean(-1))
         weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1).flatten(0, 1)
-        bias = torch.stack([conv.conv3.bias for conv in self.convs], dim=1).flatten()
-        features = F.conv2d(x, weight, bias)
-        n, _, v, t = x.shape
-        return features.reshape(n, -1, NUM_SUBSET * v, t)
+        bias = torch.stack([conv.conv3.bias for conv in self.convs], dim=1)
+        # The bias of the features, summed by the topology, is the same for all frames.
+        offset = (topology.sum(-1) * bias[:, None, :]).sum(-1)
+        z = aggregate(x, weight.flatten(1), topology.flatten(-2), offset)
+        return F.relu_(normalize(z, [self.bn]).add_(self._residual(x)))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """Return the unit's input with as many channels as its output."""
+        if self.down is None:
+            return x
+        conv, bn = self.down
+        return normalize(conv(x), [bn])
 
     def _topology(self, mean: Tensor) -> Tensor:
-        """Return the topology of time-averaged features (N, C_in, V) as (N, C_out, V, 3V)."""
+        """Return the topology of time-averaged features (N, C_in, V) as (N, C_out, V, 3, V)."""
         phi = torch.stack([F.conv1d(mean, *_flat(conv.conv1)) for conv in self.convs], dim=1)
         psi = torch.stack([F.conv1d(mean, *_flat(conv.conv2)) for conv in self.convs], dim=1)
         m = torch.tanh(phi.unsqueeze(-1) - psi.unsqueeze(-2))
         lift = torch.stack([conv.conv4.weight.flatten(1) for conv in self.convs])
         bias = torch.stack([conv.conv4.bias for conv in self.convs], dim=1)
         refinement = torch.einsum("kcr,nkruv->ncukv", lift, m) + bias[:, None, :, None]
-        topology = self.alpha * refinement + self.PA.transpose(0, 1)
-        return topology.flatten(-2)
+        return self.alpha * refinement + self.PA.transpose(0, 1)
 
 
 class TemporalConvolution(nn.Module):
@@ -127,19 +131,22 @@ class TemporalConvolution(nn.Module):
         self.dilation = (1, dilation)
         self.padding = (0, dilation * (size - 1) // 2)
 
+    def convolve(self, x: Tensor) -> Tensor:
+        """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride)), without the batch norm."""
+        kernel = self.conv.weight.transpose(-1, -2)
+        return F.conv2d(x, kernel, self.conv.bias, self.stride, self.padding, self.dilation)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
-        kernel = self.conv.weight.transpose(-1, -2)
-        return self.bn(
-            F.conv2d(x, kernel, self.conv.bias, self.stride, self.padding, self.dilation)
-        )
+        return normalize(self.convolve(x), [self.bn])
 
 
 class TemporalUnit(nn.Module):
     """Four branches of C/4 channels: dilations 1 and 2, max pool, and a plain 1x1 convolution.
 
-    The branches' 1x1 convolutions read the same input, so they are one product; in the fourth
-    branch the 1x1 convolution itself takes the stride.
+    The first three branches' 1x1 convolutions read the same input, so they are one product with one
+    batch norm, and so are the batch norms at the four ends. In the fourth branch the 1x1
+    convolution itself takes the stride.
     """
 
     branches: Any  # a ModuleList of Sequential; torch types its items as plain modules
@@ -178,14 +185,22 @@ class TemporalUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, V, T) to (N, C, V, ceil(T / stride))."""
-        weight = torch.cat([branch[0].weight for branch in self.branches])
-        bias = torch.cat([branch[0].bias for branch in self.branches])
-        *convolved, plain = F.conv2d(x, weight, bias).split(self.width, dim=1)
-        outputs = [
-            branch[1:](part) for branch, part in zip(self.branches[:3], convolved, strict=True)
-        ]
-        outputs.append(self.branches[3][1](plain[..., :: self.stride]))
-        return torch.cat(outputs, dim=1)
+        first, second, pooled, plain = self.branches
+        reduced = [first, second, pooled]
+        weight = torch.cat([branch[0].weight for branch in reduced])
+        bias = torch.cat([branch[0].bias for branch in reduced])
+        y = normalize(F.conv2d(x, weight, bias), [branch[1] for branch in reduced])
+        parts = [F.relu(part) for part in y.split(self.width, dim=1)]
+        z = torch.cat(
+            [
+                first[3].convolve(parts[0]),
+                second[3].convolve(parts[1]),
+                pooled[3](parts[2]),
+                F.conv2d(x, plain[0].weight, plain[0].bias, stride=(1, self.stride)),
+            ],
+            dim=1,
+        )
+        return normalize(z, [first[3].bn, second[3].bn, pooled[4], plain[1]])
 
 
 class Block(nn.Module):
@@ -220,8 +235,8 @@ class Block(nn.Module):
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
         y = self.tcn1(self.gcn1(x))
         if self.residual is not None:
-            y = y + self.residual(x)
-        return F.relu(y)
+            y = y.add_(self.residual(x))
+        return F.relu_(y)
 
 
 class Backbone(nn.Module):
@@ -276,6 +291,7 @@ class Backbone(nn.Module):
         n, c, t, v, m = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
         x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)
+        x = x.contiguous(memory_format=torch.channels_last)
         for name in self.block_names:
             x = self.get_submodule(name)(x)
         return x.unflatten(0, (n, m))
