@@ -1,0 +1,143 @@
+"""Where the NTU feeder gets its sequences: our store or a published ``.npz``, both mapped."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import DataError
+from data.npz import ArrayPlace, MappedRows, array_names, find_array, read_array
+from data.skeletons import NTU
+from data.splits import DATA_SETS, NTU60
+from data.store import Store
+
+PERSONS = 2
+_WIDTH = PERSONS * NTU.num_point * 3
+_LABEL_BLOCK = 4096  # rows of one-hot labels looked at together
+UNKNOWN_SUBJECT = -1
+
+
+class Sequences(ABC):
+    """The samples of one split, cheap to pickle.
+
+    Attributes:
+        names: list of n. labels, subjects: int64 (n,); subject -1 where it is not known.
+        max_frames: frames of the longest sample of the data set.
+    """
+
+    names: list[str]
+    labels: np.ndarray
+    subjects: np.ndarray
+    max_frames: int
+
+    @abstractmethod
+    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
+        """Joints float32 (T, A, 25, 3), A = 1 or 2, and whether the one actor counts twice."""
+
+
+class StoredSequences(Sequences):
+    """A split of a benchmark in a store."""
+
+    def __init__(self, path: Path, benchmark: str, split: str, *, in_memory: bool) -> None:
+        self._store = Store(path)
+        if in_memory:
+            self._store.load()
+        self._rows = self._store.split(benchmark, split)
+        if not len(self._rows):
+            raise DataError(f"{path}: no sample in the {split} split of {benchmark}")
+        self.names = [self._store.names[row] for row in self._rows]
+        self.labels = self._store.labels[self._rows]
+        self.subjects = self._store.subjects[self._rows]
+        self.max_frames = self._store.max_frames
+
+    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
+        """See Sequences."""
+        number = int(self._rows[row])
+        return self._store.sequence(number), bool(self._store.copied[number])
+
+
+class PublishedSequences(Sequences):
+    """A split of a published ``.npz``: x_SPLIT (N, T, 150) and y_SPLIT one-hot (N, classes)."""
+
+    def __init__(self, path: Path, split: str, *, in_memory: bool) -> None:
+        place = find_array(path, f"x_{split}")
+        if place is None or in_memory:
+            self._x: MappedRows | np.ndarray = _checked(path, split, _read(path, split, place))
+        else:
+            self._x = MappedRows(_checked(path, split, place))
+        count, self.max_frames = place.shape[:2] if place else self._x.shape[:2]  # type: ignore[union-attr]
+        if not count:
+            raise DataError(f"{path}: x_{split} has no sample")
+        self.labels = _read_labels(path, f"y_{split}", count)
+        self.names = [f"{split}_{row}" for row in range(count)]  # as published
+        self.subjects = np.full(count, UNKNOWN_SUBJECT)
+
+    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
+        """See Sequences."""
+        frames = self._x[row].reshape(-1, PERSONS, NTU.num_point, 3)
+        return np.asarray(frames, dtype=np.float32), False
+
+
+def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: bool) -> Sequences:
+    """Open a store (``.h5``) or a published ``.npz``.
+
+    Raises:
+        DataError: the file is missing (the message says how to make it), damaged, of another
+            kind, or has no such benchmark or split.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; {_how_to_make(path)}")
+    if path.suffix == ".npz":
+        if benchmark is not None:
+            raise DataError(f"benchmark: {path} is a published .npz of one benchmark; leave it out")
+        if split not in ("train", "test"):
+            raise DataError(f"split: {split!r} is not one of 'train', 'test' ({path})")
+        return PublishedSequences(path, split, in_memory=in_memory)
+    if benchmark is None:
+        known = ", ".join(Store(path).benchmarks)
+        raise DataError(f"benchmark: missing; {path} has {known}")
+    return StoredSequences(path, benchmark, split, in_memory=in_memory)
+
+
+def _how_to_make(path: Path) -> str:
+    """The commands that make a missing file, guessed from its name."""
+    named = [d for d in DATA_SETS.values() if d.stem in path.name or d.folder in path.as_posix()]
+    dataset = max(named, key=lambda d: len(d.stem), default=NTU60)
+    last = "python seq_transformation.py" + (" --npz" if path.suffix == ".npz" else "")
+    return (
+        f"make it: cd {dataset.folder} && python get_raw_skes_data.py ; "
+        f"python get_raw_denoised_data.py ; {last}"
+    )
+
+
+def _read(path: Path, split: str, place: ArrayPlace | None) -> np.ndarray:
+    """The whole array: asked for, or the only way as it is compressed."""
+    return read_array(path, f"x_{split}") if place is None else np.array(MappedRows(place)[:])
+
+
+def _checked(path: Path, split: str, x: "np.ndarray | ArrayPlace") -> "np.ndarray | ArrayPlace":
+    """``x`` if it has the published shape and kind."""
+    if len(x.shape) != 3 or x.shape[2] != _WIDTH or x.dtype.kind != "f":
+        raise DataError(
+            f"{path}: x_{split} is {x.dtype} {x.shape}, expected floats (samples, frames, {_WIDTH})"
+        )
+    return x
+
+
+def _read_labels(path: Path, name: str, count: int) -> np.ndarray:
+    """Classes, int64 (n,), of a one-hot array (n, classes) or of plain class numbers (n,)."""
+    place = find_array(path, name)
+    y: MappedRows | np.ndarray = MappedRows(place) if place else read_array(path, name)
+    shape, dtype = (place.shape, place.dtype) if place else (y.shape, y.dtype)  # type: ignore[union-attr]
+    if len(shape) not in (1, 2) or shape[0] != count or dtype.kind not in "fiub":
+        found = ", ".join(array_names(path))
+        raise DataError(
+            f"{path}: {name} is {dtype} {shape}, expected {count} rows (it has {found})"
+        )
+    blocks = [np.asarray(y[i : i + _LABEL_BLOCK]) for i in range(0, count, _LABEL_BLOCK)]
+    if len(shape) == 1:
+        return np.concatenate(blocks).astype(np.int64)
+    for block in blocks:
+        if (np.count_nonzero(block, axis=1) != 1).any():
+            raise DataError(f"{path}: {name} is not one-hot")
+    return np.concatenate([block.argmax(axis=1) for block in blocks])
