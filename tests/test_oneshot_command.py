@@ -1,0 +1,166 @@
+"""One-shot from the command lines: train on auxiliary classes, match the novel ones."""
+
+import copy
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import main_multigpu
+import test_oneshot as command
+
+DEMO = {
+    "base": "feeders.feeder_demo.Feeder",
+    "base_args": {"performers": 4, "replications": 1, "window_size": 12},
+    "novel_classes": [0, 3, 6],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(configuration, weights) of a tiny model trained for an epoch on five made-up actions."""
+    folder = tmp_path_factory.mktemp("oneshot")
+    config = {
+        "work_dir": str(folder / "work"),
+        "feeder": "feeders.oneshot.Feeder",
+        "train_feeder_args": {"split": "train", **copy.deepcopy(DEMO)},
+        "test_feeder_args": {"split": "test", **copy.deepcopy(DEMO)},
+        "model": "model.Koopman_pooling.Model",
+        "model_args": {
+            "num_class": 5,
+            "num_point": 25,
+            "num_person": 1,
+            "graph": "graph.ntu_rgb_d.Graph",
+            "channels": [8, 16],
+        },
+        "evaluator": "model.oneshot.Evaluator",
+        "evaluator_args": {"match": "dmd", "rcond": 0.9},
+        "num_epoch": 1,
+        "eval_interval": 1,
+        "num_worker": 0,
+        "device": "cpu",
+        "base_lr": 0.01,
+    }
+    path = folder / "koopman_oneshot.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main_multigpu.main(["--config", str(path)]) == 0
+    return path, folder / "work" / "best.pt"
+
+
+def _table(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def _words(run: tuple[Path, Path], work_dir: Path, *more: str) -> list[str]:
+    return ["--config", str(run[0]), "--weights", str(run[1]), "--work-dir", str(work_dir), *more]
+
+
+def test_files_agree_with_each_other_and_with_the_training_run(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(_words(run, tmp_path)) == 0
+    printed = capsys.readouterr().out
+    header, *rows = _table(tmp_path / "oneshot_distances.csv")
+    assert header == ["sample", "true", "0", "3", "6"]
+    distances = np.array([row[2:] for row in rows], dtype=float)
+    predicted = [header[2 + i] for i in distances.argmin(axis=1)]
+    true = [row[1] for row in rows]
+    listed = _table(tmp_path / "oneshot_predictions.csv")[1:]
+    assert [row[2] for row in listed] == predicted
+    accuracy = np.mean(np.array(predicted) == np.array(true))
+    assert f"dmd top-1 {accuracy:.2%}" in printed
+    compared = {row[0]: float(row[1]) for row in _table(tmp_path / "oneshot_matchings.csv")[1:]}
+    assert list(compared) == ["dmd", "l2", "cosine"]
+    assert compared["dmd"] == pytest.approx(accuracy, abs=1e-6)
+    for suffix in ("confusion.csv", "confusion.png", "each_class_acc.csv", "wrong.txt"):
+        trained = run[1].parent / f"best_test_{suffix}"
+        assert (tmp_path / f"oneshot_{suffix}").exists()
+        if suffix == "confusion.csv":  # the evaluation within training says the same
+            counts = [row[1:] for row in _table(trained)[1:]]
+            assert counts == [row[1:] for row in _table(tmp_path / f"oneshot_{suffix}")[1:]]
+
+
+def test_result_does_not_depend_on_batch_size_or_seed(
+    run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tables = []
+    for i, more in enumerate((["--seed", "1"], ["--seed", "9", "--test-batch-size", "5"])):
+        assert command.main(_words(run, tmp_path / str(i), *more)) == 0
+        tables.append(_table(tmp_path / str(i) / "oneshot_distances.csv"))
+    assert [row[:2] for row in tables[0]] == [row[:2] for row in tables[1]]
+    first, second = (np.array([row[2:] for row in t[1:]], dtype=float) for t in tables)
+    np.testing.assert_allclose(first, second, rtol=1e-5)  # float32 sums of other batches
+
+
+def test_flags_choose_matching_and_shots(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(_words(run, tmp_path, "--match", "cosine", "--shots", "3")) == 0
+    printed = capsys.readouterr().out
+    assert "cosine class 0" in printed
+    rows = _table(tmp_path / "oneshot_distances.csv")[1:]
+    assert len(rows) == 3 * (12 - 3)  # 4 performers, 3 cameras, less the exemplars
+    assert max(float(value) for row in rows for value in row[2:]) <= 2.0  # 1 - cosine
+
+
+def test_two_processes_write_the_same(run: tuple[Path, Path], tmp_path: Path, root: Path) -> None:
+    assert command.main(_words(run, tmp_path / "one", "--test-batch-size", "7")) == 0
+    words = _words(run, tmp_path / "two", "--test-batch-size", "7")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*launcher, "--nproc_per_node=2", "test_oneshot.py", *words],
+        cwd=root, check=True, capture_output=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    one, two = ((tmp_path / d / "oneshot_distances.csv").read_bytes() for d in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--shots", "0"], "shots: 0"),
+        (["--shots", "12"], "at least one query"),
+        (["--rcond", "1.5"], "rcond must be"),
+        (["--weights", "absent.pt"], "absent.pt"),
+        (["--test-feeder-args", "exemplars=ntu"], "is missing from the data set"),
+        (["--test-feeder-args", "exemplar=ntu"], 'did you mean "exemplars"'),
+        (["--feeder", "feeders.feeder_demo.Feeder"], "takes no such argument"),
+    ],
+)
+def test_mistakes_are_one_line(
+    run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    said: str,
+) -> None:
+    assert command.main(_words(run, tmp_path / "work", *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "work").exists()
+
+
+def test_one_shot_evaluation_needs_exemplars(
+    run: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = yaml.safe_load(run[0].read_text())
+    plain = {"split": "test", "performers": 4}
+    config |= {"feeder": "feeders.feeder_demo.Feeder", "test_feeder_args": plain,
+               "train_feeder_args": {**plain, "split": "train"},
+               "work_dir": str(tmp_path / "w")}  # fmt: skip
+    config["model_args"]["num_class"] = 8
+    path = tmp_path / "plain.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main_multigpu.main(["--config", str(path)]) == 2
+    assert "sets no exemplars apart" in capsys.readouterr().err
+    words = ["--config", str(run[0]), "--val-fraction", "0.2", "--work-dir", str(tmp_path / "w")]
+    assert main_multigpu.main(words) == 2
+    assert "scores other classes" in capsys.readouterr().err

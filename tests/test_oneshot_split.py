@@ -1,0 +1,208 @@
+"""One-shot splits: who is auxiliary, exemplar and query, for made-up NTU names and for any data."""
+
+import numpy as np
+import pytest
+
+from data import demo
+from data.errors import DataError
+from data.oneshot import choose_exemplars
+from data.splits import EXEMPLARS, NOVEL_ACTIONS
+from feeders import feeder_demo
+from feeders.base import BatchFeeder
+from feeders.oneshot import Feeder
+
+PROTOCOL = tuple(action - 1 for action in NOVEL_ACTIONS)
+
+
+class Toy(BatchFeeder):
+    """Six samples a class and split; x holds the row, the index, the epoch and augmentation."""
+
+    classes = 5
+
+    def __init__(
+        self, *, split: str, repeat: int = 1, augment: bool | None = None, seed: int = 0
+    ) -> None:
+        rows = range(6 * self.classes)
+        # Name order and row order differ.
+        super().__init__(
+            sample_names=[f"{split}-{(7 * row) % len(rows):02d}" for row in rows],
+            labels=[row % self.classes for row in rows],
+            subjects=[row // self.classes for row in rows],
+            repeat=repeat,
+            seed=seed,
+        )
+        self.augment = split == "train" if augment is None else augment
+
+    def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        facts = [rows, indices, np.full(len(rows), self.epoch), np.full(len(rows), self.augment)]
+        facts.append(np.full(len(rows), self.seed))
+        return np.stack(facts, axis=1).astype(np.float32)[..., None, None, None]
+
+
+def _ntu_names() -> list[str]:
+    """Made-up samples of all 120 actions: ten performers before three cameras."""
+    return [
+        demo.Sample(1 if action <= 60 else 18, camera, performer, 1, action).name
+        for action in range(1, 121)
+        for performer in range(1, 11)
+        for camera in range(1, 4)
+    ]
+
+
+def _parts(**arguments: object) -> dict[str, Feeder]:
+    return {part: Feeder(split=part, **arguments) for part in ("train", "exemplar", "test")}  # type: ignore[arg-type]
+
+
+def test_ntu_protocol_on_made_up_samples() -> None:
+    """Exemplars are exactly those named; no auxiliary sample is of a novel class."""
+    names = _ntu_names()
+    parts = _parts(novel_classes=PROTOCOL, exemplars="ntu", base=_everyone(names), pool=("train",))
+    assert set(parts["exemplar"].sample_names) == EXEMPLARS
+    assert len(EXEMPLARS) == 20
+    action = {part: {int(n[-3:]) for n in f.sample_names} for part, f in parts.items()}
+    assert not action["train"] & set(NOVEL_ACTIONS)
+    assert len(action["train"]) == 100
+    assert action["test"] == action["exemplar"] == set(NOVEL_ACTIONS)
+    together = [name for feeder in parts.values() for name in feeder.sample_names]
+    assert sorted(together) == sorted(names)
+    train = parts["train"]
+    assert sorted(set(train.labels)) == list(range(100))
+    assert [train.class_names[label] for label in train.labels] == [
+        str(int(name[-3:]) - 1) for name in train.sample_names
+    ]
+    for part in ("exemplar", "test"):
+        expected = [PROTOCOL.index(int(name[-3:]) - 1) for name in parts[part].sample_names]
+        assert parts[part].labels.tolist() == expected
+
+
+def _everyone(names: list[str]) -> type:
+    """The class of a feeder of these samples, without their movements."""
+
+    class Base(BatchFeeder):
+        def __init__(self, *, split: str, seed: int = 0) -> None:
+            super().__init__(
+                sample_names=names,
+                labels=[int(name[-3:]) - 1 for name in names],
+                subjects=[int(name[9:12]) for name in names],
+                seed=seed,
+            )
+
+        def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return rows.astype(np.float32)[:, None, None, None, None]
+
+    return Base
+
+
+@pytest.mark.parametrize("missing", ["S001C003P008R001A007", "S018C003P008R001A115"])
+def test_a_missing_exemplar_is_named(missing: str) -> None:
+    names = _ntu_names()
+    names.remove(missing)
+    with pytest.raises(DataError, match=f"exemplar {missing} is missing"):
+        Feeder(
+            split="test",
+            novel_classes=PROTOCOL,
+            exemplars="ntu",
+            base=_everyone(names),
+            pool=("train",),
+        )
+
+
+def test_parts_of_a_pooled_data_set() -> None:
+    """Both splits of the base are used; what comes out is what the base gives for that sample."""
+    parts = _parts(novel_classes=[3, 1], base=Toy, base_args={"repeat": 2}, shots=2)
+    assert [len(parts[p].sample_names) for p in ("train", "exemplar", "test")] == [36, 4, 20]
+    bases = {split: Toy(split=split, repeat=2) for split in ("train", "test")}
+    for part, feeder in parts.items():
+        assert len(feeder) == 2 * len(feeder.sample_names)
+        assert feeder.sample_names == sorted(feeder.sample_names)
+        feeder.set_epoch(4)
+        batch, labels, indices = feeder.get_batch(range(len(feeder)))
+        for x, label, index in zip(batch, labels, indices, strict=True):
+            own, own_label, own_index = feeder[int(index)]
+            np.testing.assert_array_equal(own, x)
+            assert (own_label, own_index) == (label, index)
+            row, base_index, epoch, augmented, seed = x[:, 0, 0, 0].astype(int)
+            name = feeder.sample_names[index % len(feeder.sample_names)]
+            base = bases[name.split("-")[0]]
+            assert base.sample_names[row] == name
+            repetition = index // len(feeder.sample_names)
+            assert base_index == row + repetition * len(base.sample_names)
+            assert base.subjects[row] == feeder.subjects[index % len(feeder.sample_names)]
+            original = [0, 2, 4][label] if part == "train" else [3, 1][label]
+            assert base.labels[row] == original == int(feeder.class_names[label])
+            assert (epoch, bool(augmented)) == (4, part == "train")
+            assert seed == (name.split("-")[0] == "test")
+    exemplars = parts["test"].exemplars
+    assert exemplars.sample_names == parts["exemplar"].sample_names
+    assert not exemplars._bases[0].augment
+    for label in (0, 1):
+        of_class = [
+            n for p in ("exemplar", "test")
+            for n, own in zip(parts[p].sample_names, parts[p].labels, strict=True) if own == label
+        ]  # fmt: skip
+        chosen = [
+            n for n, own in zip(exemplars.sample_names, exemplars.labels, strict=True)
+            if own == label
+        ]  # fmt: skip
+        assert chosen == sorted(of_class)[:2]
+
+
+def test_rules() -> None:
+    names = {6: ["S001C003P008R001A007", "S001C001P001R001A007", "S002C001P001R001A007"]}
+    assert choose_exemplars(names, "first", 2)[6] == sorted(names[6])[:2]
+    assert choose_exemplars(names, "ntu", 2)[6] == [names[6][0], "S001C001P001R001A007"]
+    assert choose_exemplars(names, [names[6][2], names[6][0]], 1)[6] == [names[6][2]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"novel_classes": []}, "novel_classes: .. must be distinct"),
+        ({"novel_classes": [1, 1]}, "must be distinct"),
+        ({"novel_classes": [1, 9]}, r"no sample of \[9\]"),
+        ({"novel_classes": [0, 1, 2, 3, 4]}, "leaves no class"),
+        ({"shots": 0}, "shots"),
+        ({"split": "val"}, "'val' is not one of"),
+        ({"base": "os.path.join"}, "base: 'os.path.join'"),
+        ({"base": "feeders.absent.Feeder"}, "No module"),
+        ({"base": "feeders.base.at_least_one"}, "no class 'at_least_one'"),
+        ({"base_args": {"repat": 2}}, "takes no repat"),
+        ({"pool": ["train", "train"]}, "share samples"),
+    ],
+)
+def test_impossible_arguments(changed: dict, said: str) -> None:
+    arguments = {"split": "train", "novel_classes": [1], "base": Toy, **changed}
+    with pytest.raises(DataError, match=said):
+        Feeder(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"shots": 12}, "12 samples and 12 exemplars; 12 and at least one query"),
+        ({"exemplars": "best"}, "'best' is neither"),
+        ({"exemplars": ["nobody"]}, "nobody is no sample of a novel class"),
+        ({"exemplars": ["train-07"], "novel_classes": [1, 2]}, "0 exemplars; 1 and"),
+    ],
+)
+def test_impossible_exemplars(changed: dict, said: str) -> None:
+    arguments = {"split": "test", "novel_classes": [1], "base": Toy, **changed}
+    with pytest.raises(DataError, match=said):
+        Feeder(**arguments)
+
+
+def test_evaluation_parts_are_never_random() -> None:
+    """Through a real feeder: queries and exemplars are the same whatever seed and epoch."""
+    arguments = {
+        "novel_classes": [0, 5],
+        "base": "feeders.feeder_demo.Feeder",
+        "base_args": {"performers": 4, "replications": 1},
+    }
+    assert feeder_demo.Feeder.__module__ == "feeders.feeder_demo"
+    for part, constant in (("exemplar", True), ("test", True), ("train", False)):
+        seen = []
+        for seed, epoch in ((0, 0), (7, 3)):
+            feeder = Feeder(split=part, seed=seed, **arguments)  # type: ignore[arg-type]
+            feeder.set_epoch(epoch)
+            seen.append(feeder.get_batch(range(len(feeder)))[0])
+        assert np.array_equal(*seen) is constant
