@@ -38,7 +38,7 @@ _BODY_FIELDS = 10
 _BODY_LINES = JOINTS + 2
 _BODY_LAYOUT = np.array([_BODY_FIELDS, 1] + [_JOINT_FIELDS] * JOINTS)
 _WHOLE_NUMBER = re.compile(rb"[+-]?\d{1,18}")
-_BLANK, _LINE_END = ord(" "), ord("\n")
+_BLANK, _LINE_END, _RETURN = b" \n\r"
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,10 @@ class _Fields:
 
 def _read_quickly(text: bytes) -> Recording | None:
     """Read what the recorder writes; None for anything else, sound or not."""
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
+    windows = b"\r" in text[:32]
     if not text.endswith(b"\n"):
-        text += b"\n"
-    fields = _find_fields(text)
+        text += b"\r\n" if windows else b"\n"
+    fields = _find_fields(text, windows)
     walk = _walk_frames(text, fields) if fields is not None else None
     if fields is None or walk is None:
         return None
@@ -167,21 +166,27 @@ def _read_quickly(text: bytes) -> Recording | None:
     return Recording(joints, np.array(frames), bodies, np.array(dropped, dtype=np.int64))
 
 
-def _find_fields(text: bytes) -> _Fields | None:
-    """Split a text at single blanks and line ends; None if there are other or double ones."""
+def _find_fields(text: bytes, windows: bool) -> _Fields | None:
+    """Split a text at single blanks and line ends; None if there are others, or double ones.
+
+    With Windows line ends an empty field, to which no line refers, lies between the two
+    characters; taking "\\r" out first would cost as much as all the rest.
+    """
     raw = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(raw <= _BLANK)
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])
     separators = raw[ends]
-    last = np.flatnonzero(separators == _LINE_END)
-    expected = np.count_nonzero(separators == _BLANK) + len(last) == len(ends)
-    if not expected or bool((ends == starts).any()):
-        return None
-    first = np.empty_like(last)
+    line_ends = np.flatnonzero(separators == _LINE_END)
+    last = line_ends - windows
+    first = np.empty_like(line_ends)
     first[0] = 0
-    np.add(last[:-1], 1, out=first[1:])
+    np.add(line_ends[:-1], 1, out=first[1:])
+    known = np.count_nonzero(separators == _BLANK) + len(line_ends) * (1 + windows) == len(ends)
+    paired = not windows or bool((separators[last] == _RETURN).all())
+    if not known or not paired or np.count_nonzero(ends == starts) != len(line_ends) * windows:
+        return None
     return _Fields(starts, ends, first, last - first + 1)
 
 
