@@ -65,6 +65,8 @@ def _classes(config: Config) -> tuple[Target, Target, Target | None]:
     if config.phase == "train":
         faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
     faults += binding_faults("model_args", model, config.model_args)
+    if config.val_fraction is not None or config.val_subjects is not None:
+        faults += binding_faults("val_fraction, val_subjects", feeder, {"augment": False})
     evaluator = None
     if config.evaluator is not None:
         evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
@@ -93,7 +95,9 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
         seed=config.seed,
     )
     split = {k: v for k, v in config.train_feeder_args.items() if k in SPLIT_KEYS}
-    plain = feeder.build({**seeded, **config.test_feeder_args, **split, "augment": False})
+    own = {**(split or {"split": "train"}), "augment": False}
+    kept = {k: v for k, v in config.test_feeder_args.items() if k not in SPLIT_KEYS}
+    plain = feeder.build({**seeded, **kept, **own})
     sets["val"] = Subset(plain, held)
     sets["train"] = Subset(sets["train"], set(sets["train"].sample_names) - held)
     return sets

@@ -19,9 +19,17 @@ class Feeder:
     """
 
     def __init__(
-        self, split: str = "train", size: int = 101, seed: int = 0, bad: int = -1, pause: float = 0
+        self,
+        split: str = "train",
+        size: int | None = None,
+        seed: int = 0,
+        bad: int = -1,
+        pause: float = 0,
+        augment: bool | None = None,
     ) -> None:
         self.train = split == "train"
+        self.augment = self.train if augment is None else augment
+        size = size or (101 if self.train else 33)
         generator = np.random.default_rng([7, int(self.train)])
         self.labels = np.arange(size) % CLASSES
         centres = np.random.default_rng(3).normal(size=(CLASSES, 8))
@@ -42,7 +50,7 @@ class Feeder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
         time.sleep(self.pause)
         point = self.points[index]
-        if self.train:
+        if self.augment:
             noise = np.random.default_rng([self.seed, self.epoch, index]).normal(size=8)
             point = point + 0.1 * noise.astype(np.float32)
         return point, int(self.labels[index]), index

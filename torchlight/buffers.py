@@ -14,9 +14,14 @@ class RunningStatistics:
     processes these results are averaged; with accumulation each micro-batch starts from the same
     r and the results are averaged too, so that both give (1 - m) r + m mean_j(s_j). For one
     micro-batch on one process nothing is done.
+
+    Args:
+        can_undo: keep what is needed for ``undo``.
     """
 
-    def __init__(self, model: nn.Module, accumulate: int, world: World) -> None:
+    def __init__(
+        self, model: nn.Module, accumulate: int, world: World, *, can_undo: bool = False
+    ) -> None:
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._floats: list[torch.Tensor] = []
         self._counts: list[torch.Tensor] = []
@@ -28,13 +33,14 @@ class RunningStatistics:
                 self._counts.append(norm.num_batches_tracked)
         self._accumulate, self._world = accumulate, world
         self._idle = not norms or (accumulate == 1 and world.size == 1)
+        self._keeps_start = bool(norms) and (accumulate > 1 or can_undo)
         self._start: list[torch.Tensor] = []
         self._total: list[torch.Tensor] = []
 
     @torch.no_grad()
     def before(self, micro: int) -> None:
         """Call before the forward of micro-batch ``micro`` (0, 1, ...)."""
-        if self._idle or self._accumulate == 1:
+        if not self._keeps_start:
             return
         if micro == 0:
             self._start = [b.clone() for b in self._floats]
@@ -59,3 +65,11 @@ class RunningStatistics:
             torch._foreach_copy_(
                 self._floats, [p.view_as(b) for p, b in zip(pieces, self._floats, strict=True)]
             )
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Forget the step: a forward of NaN has left NaN in the statistics."""
+        if self._keeps_start:
+            torch._foreach_copy_(self._floats, self._start)
+            if self._counts:
+                torch._foreach_sub_(self._counts, 1)

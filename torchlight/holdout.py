@@ -14,6 +14,9 @@ class Subset:
 
     def __init__(self, dataset: Dataset, keep: set[str]) -> None:
         names = list(dataset.sample_names)
+        absent = keep - set(names)
+        if absent:
+            raise UserError(f"{len(absent)} samples to keep are not there, such as {min(absent)}")
         chosen = [i for i, name in enumerate(names) if name in keep]
         repeats = len(dataset) // len(names)
         self._dataset = dataset

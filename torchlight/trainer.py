@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,46 +30,13 @@ from .errors import RunFailed, Stopped, UserError
 from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import Curves, start_logging
-from .reports import topk_accuracy, write_report
+from .progress import Position, Tally
+from .publish import TEST_STEM, Publisher
 from .schedule import learning_rate
-from .scores import write_scores
 from .signals import Request, Signals
 from .workdir import WorkDir
 
 BEST = "best.pt"
-TEST_STEM = "epoch1_test"
-"""Files of a test run carry the name that published tools look for."""
-
-
-@dataclass
-class Position:
-    """Where a run is, and what it has found so far: what a state holds beyond tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    global_step: int = 0
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    skipped: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-class Tally:
-    """Sums over an epoch's training samples; they stay on the device until they are read."""
-
-    def __init__(self, device: torch.device, values: list[float] | None = None) -> None:
-        self.sums = torch.tensor(values or [0.0, 0.0, 0.0], dtype=torch.float64, device=device)
-
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count a micro-batch with mean ``loss`` and ``logits`` (N, c)."""
-        hits = (logits.argmax(dim=1) == labels).sum()
-        count = torch.full_like(hits, len(labels))
-        self.sums += torch.stack([loss.double() * len(labels), hits.double(), count.double()])
-
-    def means(self, world: World) -> dict[str, float]:
-        """Loss and accuracy over all ranks (a collective)."""
-        loss, hits, count = world.sum_(self.sums.clone()).tolist()
-        return {"loss": loss / max(count, 1), "accuracy": hits / max(count, 1)}
 
 
 def precision_of(config: Config, device: torch.device) -> Any:
@@ -151,6 +118,7 @@ class Trainer:
         self.log = start_logging(
             world.is_main, self.folder / "log.txt" if config.print_log else None
         )
+        self._publisher = Publisher(config, self.folder, self.log, test_set)
 
     # -- the two phases ---------------------------------------------------------------------
 
@@ -175,7 +143,8 @@ class Trainer:
         scorer = self._scorer(self.test_set)
         evaluation = scorer(self.model, "test")
         if evaluation is not None:
-            self._write_evaluation(evaluation, TEST_STEM, f"test of {self.config.weights}")
+            self._publisher.report(evaluation, TEST_STEM, f"test of {self.config.weights}")
+            self._publisher.scores(evaluation)
         self._work_dir.close()
 
     # -- set-up -----------------------------------------------------------------------------
@@ -193,7 +162,10 @@ class Trainer:
         self._optimizer = self._make_optimizer()
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self._tally = Tally(world.device)
-        self._statistics = RunningStatistics(self.model, self.plan.accumulate, world)
+        self._tallies: list[list[float]] = []
+        self._statistics = RunningStatistics(
+            self.model, self.plan.accumulate, world, can_undo=config.on_nonfinite == "skip"
+        )
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
         if self._resume:
             self._restore()
@@ -304,6 +276,7 @@ class Trainer:
     def _step(self, batches: Iterator[Batch], step: int) -> None:
         """One update: forward and backward of this rank's micro-batches, then the optimiser."""
         last = self.plan.accumulate - 1
+        tally = Tally(self.world.device)
         for micro in range(self.plan.accumulate):
             inputs, labels = self._next(batches)
             self._seed_dropout(micro)
@@ -314,12 +287,14 @@ class Trainer:
                 loss = nn.functional.cross_entropy(logits.float(), labels)
                 self._scaler.scale(loss / self.plan.accumulate).backward()
             self._statistics.after(micro)
-            self._tally.add(loss.detach(), logits.detach(), labels)
+            tally.add(loss.detach(), logits.detach(), labels)
             self._note_nonfinite(loss.detach(), step)
         self._loss = loss.detach()
         if self._checks_each_step and self._drop_step():
             self._optimizer.zero_grad(set_to_none=True)
+            self._statistics.undo()
             return
+        self._tally.sums += tally.sums
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
@@ -367,7 +342,6 @@ class Trainer:
         self._describe_nonfinite()
         self.position.skipped += 1
         self._first_bad.fill_(-1)
-        self._tally.sums.nan_to_num_(0.0, 0.0, 0.0)
         return True
 
     def _require_finite(self) -> None:
@@ -535,8 +509,8 @@ class Trainer:
                 "note: the test split chose the best epoch, as is published practice; for an "
                 "honest choice say --val-fraction 0.1 or --val-subjects ..."
             )
-        if evaluation is not None and self.config.save_score:
-            self._write_scores(evaluation, TEST_STEM)
+        if evaluation is not None:
+            self._publisher.scores(evaluation)
         if position.skipped:
             self.log.info(f"{position.skipped} steps were skipped for a loss that was not finite")
         self.log.info(f"peak memory of this process: {_peak_memory(self.world.device)}")
@@ -545,34 +519,8 @@ class Trainer:
     def _report_on(self, tag: str, title: str) -> Evaluation | None:
         evaluation = self._test_scorer(self.model, tag)
         if evaluation is not None:
-            self._write_evaluation(evaluation, f"{tag}_test", title)
+            self._publisher.report(evaluation, f"{tag}_test", title)
         return evaluation
-
-    def _write_evaluation(self, evaluation: Evaluation, stem: str, title: str) -> None:
-        """Log top-k accuracies and write an evaluation's reports (rank 0)."""
-        top = topk_accuracy(evaluation.scores, evaluation.labels, self.config.show_topk)
-        shown = ", ".join(f"top-{k} {100 * share:.2f} %" for k, share in top.items())
-        self.log.info(f"{title}: test {shown} ({len(evaluation.labels)} samples)")
-        class_names = getattr(self.test_set, "class_names", None)
-        write_report(
-            self.folder,
-            stem,
-            evaluation.scores,
-            evaluation.labels,
-            evaluation.names,
-            class_names,
-        )
-        if self.config.save_score and stem == TEST_STEM:
-            self._write_scores(evaluation, stem)
-
-    def _write_scores(self, evaluation: Evaluation, stem: str) -> None:
-        write_scores(
-            self.folder / f"{stem}_score",
-            evaluation.names,
-            evaluation.scores,
-            evaluation.labels,
-            self.config.digest(),
-        )
 
 
 def _duration(seconds: float) -> str:
