@@ -1,0 +1,116 @@
+"""The house stays in order: who imports whom, thin scripts, tested configurations, quiet files."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from model.published import ALIASES
+from torchlight.config import build, read_yaml
+from torchlight.registry import binding_faults, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {"data", "feeders", "model", "torchlight", "tests"}
+SCRIPTS = ("main_multigpu", "eigen_normalization", "ensemble", "test_oneshot")
+ALLOWED = {
+    "data": {"data"},
+    "model": {"model", "data.skeletons"},
+    "feeders": {"feeders", "data"},
+    "torchlight": {"torchlight"},
+}
+CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of the modules that a file imports, relative ones made absolute."""
+    names: set[str] = set()
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_rooms_import_only_what_they_may(room):
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imported(path):
+            top = name.split(".")[0]
+            assert top not in SCRIPTS, f"{path} imports a root script"
+            if top in OURS:
+                inside = any((name + ".").startswith(f"{ok}.") for ok in ALLOWED[room])
+                parent = any(f"{ok}.".startswith(name + ".") for ok in ALLOWED[room])
+                assert inside or parent, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_data_knows_no_torch_and_the_engine_no_field():
+    for path in (ROOT / "data").rglob("*.py"):
+        assert not {n for n in imported(path) if n.split(".")[0] == "torch"}, path
+    for path in (ROOT / "torchlight").glob("*.py"):
+        found = re.search(r"skelet|joint|\bntu|ucla|koopman", path.read_text(), re.IGNORECASE)
+        assert found is None, (path, found)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_thin_and_do_nothing_when_imported(script):
+    path = ROOT / f"{script}.py"
+    assert len(path.read_text().splitlines()) <= 150
+    for node in ast.parse(path.read_text()).body:
+        allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.If)
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert docstring or isinstance(node, allowed), ast.unparse(node)
+
+
+def test_every_module_says_what_it_is():
+    for room in ALLOWED:
+        for path in (ROOT / room).rglob("*.py"):
+            assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_nothing_is_evaluated_or_unpickled():
+    for path in [*ROOT.glob("*.py"), *(p for r in ALLOWED for p in (ROOT / r).rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), path
+                if called == "torch.load":
+                    words = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                    assert words.get("weights_only") == "True", path
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}: bare except"
+
+
+def test_there_are_configurations():
+    assert len(CONFIGS) >= 5
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_configuration_resolves_and_binds(path):
+    config = build({"weights": "given by flag", **read_yaml(path)}, str(path))
+    allowed = ("feeders", "model")
+    feeder = resolve("feeder", config.feeder, ALIASES, allowed)
+    model = resolve("model", config.model, ALIASES, allowed)
+    faults = binding_faults("test_feeder_args", feeder, config.test_feeder_args)
+    if config.phase == "train":
+        faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
+    faults += binding_faults("model_args", model, config.model_args)
+    assert faults == []
+    if config.evaluator is not None:
+        evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
+        given = {**dict.fromkeys(("exemplars",)), **config.evaluator_args}
+        assert binding_faults("evaluator_args", evaluator, given) == []
+
+
+def test_every_alias_leads_to_a_class_that_takes_its_arguments():
+    for name in ALIASES:
+        target = resolve("name", name, ALIASES, ("feeders", "model"))
+        parameters = inspect.signature(target.cls).parameters
+        assert set(target.implied) <= set(parameters), name
