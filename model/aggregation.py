@@ -1,20 +1,23 @@
 """The graph convolution's main product, sample by sample, with nothing large kept.
 
-For one sample, features x (C_in, V, T), weights W (C, 3, C_in) and a topology A (C, V, 3V):
+For one sample, features x (C_in, V, T), weights W (C, 3, C_in), and the topology as a product of
+small factors, lift L (3, C, R') and relations m (3, R', V, V):
 
+    a[c,k,v,u] = sum over r of L[k,c,r] m[k,r,v,u]
     f[c,k,v,t] = sum over i of W[c,k,i] x[i,v,t]
-    z[c,u,t]   = sum over k, v of A[c,u,(k,v)] f[c,(k,v),t] + offset[c,u]
+    z[c,u,t]   = sum over k, v of a[c,(k,v),u] f[c,(k,v),t] + offset[c,u]
 
-f is three times as large as z and is needed again for the gradient of A. It is computed again
-instead of kept: for one sample it fits in the processor's cache, where the product that makes it
-is cheaper than writing f to memory and reading it back. With g the gradient of z,
+f is three times as large as z, a is as large, and both are needed again for the gradient. They are
+computed again instead of kept: for one sample they fit in the processor's cache, where the
+products that make them are cheaper than writing them to memory and reading them back. With g the
+gradient of z,
 
-    dA[c,u,(k,v)] = sum over t of g[c,u,t] f[c,(k,v),t]
-    df[c,(k,v),t] = sum over u of A[c,u,(k,v)] g[c,u,t]
-    dx = W^T df,   dW = df x^T,   doffset[c,u] = sum over t of g[c,u,t]
+    da[c,(k,v),u] = sum over t of f[c,(k,v),t] g[c,u,t], dL[k] = da[k] m[k]^T, dm[k] = L[k]^T da[k]
+    df[c,(k,v),t] = sum over u of a[c,(k,v),u] g[c,u,t], dx = W^T df,  dW = df x^T
+    doffset[c,u]  = sum over t of g[c,u,t]
 
-Memory order: x and z are channels-last, (V, T, C); f is (C, 3, V, T), so that A meets it as one
-batched product over channels, without a copy.
+Memory order: x and z are channels-last, (V, T, C); f is (C, 3, V, T) and a is (C, 3, V, V), so that
+the sum over k and v is one product a channel, without a copy.
 """
 
 from typing import Any
@@ -24,12 +27,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+NUM_SUBSET = 3
 PIXEL_GROUPS = 16
 """Rows of a product are handed to the convolution as this many images: with one thread, torch
 sends 1x1 convolutions of fewer images to a routine half as fast."""
 
 
-def aggregate(x: Tensor, weight: Tensor, topology: Tensor, offset: Tensor) -> Tensor:
+def aggregate(x: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor) -> Tensor:
     """Transform features and sum them over subsets and joints, by the equations above.
 
     Under autocast all are cast to the autocast type first.
@@ -37,51 +41,78 @@ def aggregate(x: Tensor, weight: Tensor, topology: Tensor, offset: Tensor) -> Te
     Args:
         x: (N, C_in, V, T).
         weight: (3C, C_in), rows ordered (c, k).
-        topology: (N, C, V, 3V), columns ordered (k, v).
+        lift: (3, C, R').
+        relations: (N, 3, R', V, V), the last two (v, u): from joint v to joint u.
         offset: (N, C, V).
 
     Returns:
         (N, C, V, T), channels-last.
     """
     device = x.device.type
+    arguments = [x, weight, lift, relations, offset]
     if not torch.is_autocast_enabled(device):
-        return _Aggregate.apply(x, weight, topology, offset)
-    dtype = torch.get_autocast_dtype(device)
-    arguments = [tensor.to(dtype) for tensor in (x, weight, topology, offset)]
-    with torch.autocast(device, enabled=False):
         return _Aggregate.apply(*arguments)
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        return _Aggregate.apply(*(argument.to(dtype) for argument in arguments))
 
 
 class _Aggregate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, topology: Tensor, offset: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, weight, topology)
-        n, _, v, t = x.shape
-        z = x.new_empty((n, offset.shape[1], v, t)).to(memory_format=torch.channels_last)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor
+    ) -> Tensor:
+        rows = _rows(x)
+        relations = relations.flatten(3)
+        ctx.save_for_backward(rows, weight, lift, relations)
+        n, _, v, t = ctx.shape = x.shape
+        z = x.new_empty((n, v * t, lift.shape[1]))
         for part in _parts(x):
-            f = _features(x[part], weight, v)
-            a, base = topology[part].flatten(0, 1), offset[part].reshape(-1, v, 1)
-            z[part] = torch.baddbmm(base, a, f).view(-1, *z.shape[1:])
-        return z
+            a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
+            base = offset[part].reshape(-1, v, 1)
+            total = torch.baddbmm(base, a.transpose(1, 2), f)
+            z[part] = _transposed(total.view(-1, lift.shape[1], v * t))
+        return _maps(z, v)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        x, weight, topology = ctx.saved_tensors
-        (dz,) = gradients
-        v = x.shape[2]
-        dx, dtopology = torch.empty_like(x), torch.empty_like(topology)
-        dweight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        for part in _parts(x):
-            f = _features(x[part], weight, v)
-            g = dz[part].contiguous().flatten(0, 1)
-            a = topology[part].flatten(0, 1)
-            dtopology[part] = torch.bmm(g, f.transpose(1, 2)).view_as(dtopology[part])
-            df = torch.bmm(a.transpose(1, 2), g)
-            dx[part], dw = _features_backward(df, x[part], weight)
+        rows, weight, lift, relations = ctx.saved_tensors
+        n, _, v, t = ctx.shape
+        dz = _rows(gradients[0])
+        drows, drelations = torch.empty_like(rows), torch.empty_like(relations)
+        doffset = rows.new_empty((n, lift.shape[1], v))
+        exact = torch.promote_types(rows.dtype, torch.float32)
+        dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
+        for part in _parts(rows):
+            a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
+            g = _transposed(dz[part]).view(-1, v, t)
+            doffset[part] = g.sum(-1).view(doffset[part].shape)
+            df = torch.bmm(a, g)
+            da = torch.bmm(f, g.transpose(1, 2)).view(-1, lift.shape[1], NUM_SUBSET, v * v)
+            da = da.transpose(1, 2)
+            drelations[part] = torch.matmul(lift.transpose(1, 2), da)
+            dlift += torch.matmul(da, relations[part].transpose(2, 3)).sum(0)
+            drows[part], dw = _features_backward(df, rows[part], weight, v)
             dweight += dw
-        return dx, dweight.to(weight.dtype), dtopology, dz.sum(-1)
+        dx = _maps(drows, v)
+        drelations = drelations.unflatten(3, (v, v))
+        return dx, dweight.to(rows.dtype), dlift.to(rows.dtype), drelations, doffset
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return maps (N, C, V, T) as rows (N, V*T, C), without a copy if they are channels-last."""
+    return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _maps(rows: Tensor, v: int) -> Tensor:
+    """Return rows (N, V*T, C) as channels-last maps (N, C, V, T)."""
+    return rows.unflatten(1, (v, -1)).permute(0, 3, 1, 2)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """Return (n, b, a) of (n, a, b), contiguous; of one matrix torch makes it in tiles, faster."""
+    return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
 
 
 def _parts(x: Tensor) -> list[slice]:
@@ -99,36 +130,38 @@ def _by_convolution(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32
 
 
-def _features(x: Tensor, weight: Tensor, v: int) -> Tensor:
-    """Return W x of channels-last x as (n*C, 3V, T).
+def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
+    """Return a of relations (n, 3, R', V*V) as (n*C, 3V, V)."""
+    n, c = len(relations), lift.shape[1]
+    a = relations.new_empty((n, c, NUM_SUBSET, v * v))
+    for subset in range(NUM_SUBSET):
+        a[:, :, subset] = torch.matmul(lift[subset], relations[:, subset])
+    return a.view(n * c, NUM_SUBSET * v, v)
+
+
+def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
+    """Return f = W x of rows (n, V*T, C_in) as (n*C, 3V, T).
 
     As a convolution the parts are swapped: the weights are the image, one pixel a row, and the
     sample's positions are the filters. Its channels-last output (row, position) is f as wanted.
     """
-    n, i, _, t = x.shape
-    positions = x.permute(0, 2, 3, 1).flatten(1, 2)
-    if _by_convolution(x) and len(weight) % PIXEL_GROUPS == 0:
+    i = rows.shape[2]
+    if _by_convolution(rows) and len(weight) % PIXEL_GROUPS == 0:
         image = weight.view(PIXEL_GROUPS, -1, 1, i).permute(0, 3, 1, 2)
-        filters = positions.view(-1, i, 1, 1)
-        f = F.conv2d(image, filters).permute(0, 2, 3, 1)
+        f = F.conv2d(image, rows.view(-1, i, 1, 1)).permute(0, 2, 3, 1)
     else:
-        f = torch.matmul(weight, positions.transpose(1, 2))
-    return f.reshape(n * len(weight) // 3, 3 * v, t)
+        f = torch.matmul(weight, rows.transpose(1, 2))
+    return f.reshape(len(rows) * len(weight) // NUM_SUBSET, NUM_SUBSET * v, -1)
 
 
-def _features_backward(df: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of x (n, C_in, V, T), channels-last, and W (3C, C_in)."""
-    n, i, v, t = x.shape
-    if not _by_convolution(x):
-        df = df.view(n, -1, v * t)
-        dx = torch.matmul(df.transpose(1, 2), weight).view(n, v, t, i).permute(0, 3, 1, 2)
-        positions = x.permute(0, 2, 3, 1).flatten(1, 2)
-        return dx, torch.bmm(df, positions).sum(0)
-    # One image a joint: (V, C, T, 1) of the sample's (V, T, C).
-    rows = df.view(len(weight), v, t).permute(1, 2, 0).contiguous()
-    dx, dw, _ = torch.ops.aten.convolution_backward(
-        rows.permute(0, 2, 1).unsqueeze(-1),
-        x[0].permute(1, 0, 2).unsqueeze(-1),
+def _features_backward(df: Tensor, rows: Tensor, weight: Tensor, v: int) -> tuple[Tensor, Tensor]:
+    """Return the gradients of rows (n, V*T, C_in) and W (3C, C_in)."""
+    df = df.view(len(rows), len(weight), -1)
+    if not _by_convolution(rows):
+        return torch.matmul(df.transpose(1, 2), weight), torch.bmm(df, rows).sum(0)
+    drows, dweight, _ = torch.ops.aten.convolution_backward(
+        _images(_transposed(df), v),
+        _images(rows, v),
         weight[:, :, None, None],
         None,
         [1, 1],
@@ -139,4 +172,9 @@ def _features_backward(df: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, T
         1,
         [True, True, False],
     )
-    return dx.squeeze(-1).permute(1, 0, 2).unsqueeze(0), dw.flatten(1)
+    return drows.permute(0, 2, 3, 1).reshape(rows.shape), dweight.flatten(1)
+
+
+def _images(rows: Tensor, v: int) -> Tensor:
+    """Return rows (n, V*T, C) as channels-last images (n*V, C, T, 1), one a joint."""
+    return rows.reshape(len(rows) * v, -1, 1, rows.shape[2]).permute(0, 3, 1, 2)

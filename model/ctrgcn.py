@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.aggregation import aggregate
+from model.aggregation import NUM_SUBSET, aggregate
 from model.errors import ModelError
 from model.normalization import normalize
 
-NUM_SUBSET = 3
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
 RELATION_REDUCTION = 8
@@ -56,7 +55,8 @@ class GraphUnit(nn.Module):
         z[n,c,u,t] = sum over k, v of topology[n,c,u,k,v] * (W3_k x)[n,c,k,v,t]
 
     then batch norm, residual, ReLU. The convolutions before the mean over time are linear, so the
-    mean is taken first.
+    mean is taken first. The topology is one product, [alpha W4, alpha b4, 1] [m, 1, PA], and is
+    never kept (see ``model.aggregation``).
 
     Args:
         adjacency: float (3, V, V), where the learnt adjacency starts.
@@ -89,12 +89,12 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
-        topology = self._topology(x.mean(-1))
-        weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1).flatten(0, 1)
-        bias = torch.stack([conv.conv3.bias for conv in self.convs], dim=1)
+        lift, relations = self._lift(), self._relations(x.mean(-1))
+        weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1)
+        bias = torch.stack([conv.conv3.bias for conv in self.convs])
         # The bias of the features, summed by the topology, is the same for all frames.
-        offset = (topology.sum(-1) * bias[:, None, :]).sum(-1)
-        z = aggregate(x, weight.flatten(1), topology.flatten(-2), offset)
+        offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
+        z = aggregate(x, weight.flatten(0, 1).flatten(1), lift, relations, offset)
         return F.relu_(normalize(z, [self.bn]).add_(self._residual(x)))
 
     def _residual(self, x: Tensor) -> Tensor:
@@ -104,15 +104,23 @@ class GraphUnit(nn.Module):
         conv, bn = self.down
         return normalize(conv(x), [bn])
 
-    def _topology(self, mean: Tensor) -> Tensor:
-        """Return the topology of time-averaged features (N, C_in, V) as (N, C_out, V, 3, V)."""
+    def _lift(self) -> Tensor:
+        """Return [alpha W4, alpha b4, 1] of each subset, (3, C_out, R + 2)."""
+        weight = torch.stack([conv.conv4.weight.flatten(1) for conv in self.convs])
+        bias = torch.stack([conv.conv4.bias for conv in self.convs]).unsqueeze(-1)
+        return torch.cat([self.alpha * weight, self.alpha * bias, torch.ones_like(bias)], dim=-1)
+
+    def _relations(self, mean: Tensor) -> Tensor:
+        """Return [m, 1, PA] of time-averaged features (N, C_in, V), (N, 3, R + 2, V, V).
+
+        The last two axes are (v, u), so that the lift times this is the topology, in one product.
+        """
         phi = torch.stack([F.conv1d(mean, *_flat(conv.conv1)) for conv in self.convs], dim=1)
         psi = torch.stack([F.conv1d(mean, *_flat(conv.conv2)) for conv in self.convs], dim=1)
-        m = torch.tanh(phi.unsqueeze(-1) - psi.unsqueeze(-2))
-        lift = torch.stack([conv.conv4.weight.flatten(1) for conv in self.convs])
-        bias = torch.stack([conv.conv4.bias for conv in self.convs], dim=1)
-        refinement = torch.einsum("kcr,nkruv->ncukv", lift, m) + bias[:, None, :, None]
-        return self.alpha * refinement + self.PA.transpose(0, 1)
+        m = torch.tanh(phi.unsqueeze(-2) - psi.unsqueeze(-1))
+        n, k, _, v, _ = m.shape
+        adjacency = self.PA.transpose(1, 2).to(m.dtype).expand(n, 1, k, v, v).transpose(1, 2)
+        return torch.cat([m, torch.ones_like(adjacency), adjacency], dim=2)
 
 
 class TemporalConvolution(nn.Module):

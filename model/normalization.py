@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 GROUPS = 16
+MOMENTUM = 0.1
+"""Weight of the newest batch in running statistics: torch's default, as published."""
 
 
 def normalize(x: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
@@ -30,15 +32,15 @@ def normalize(x: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
 
     Args:
         x: (N, C, V, T), channels-last for speed; C is the sum of the modules' channels.
-        norms: modules that share eps, momentum and mode.
+        norms: modules of one mode, with torch's default eps and momentum.
 
     Returns:
         A new (N, C, V, T), not kept for the gradient, so that it may be changed in place.
     """
     weight, bias = (torch.cat([getattr(bn, name) for bn in norms]) for name in ("weight", "bias"))
     if not norms[0].training:
-        mean = torch.cat([bn.running_mean for bn in norms])
-        var = torch.cat([bn.running_var for bn in norms])
+        mean = torch.cat([bn.get_buffer("running_mean") for bn in norms])
+        var = torch.cat([bn.get_buffer("running_var") for bn in norms])
         return F.batch_norm(x, mean, var, weight, bias, eps=norms[0].eps)
     y, mean, var = _Normalize.apply(x, weight, bias, norms[0].eps)
     with torch.no_grad():
@@ -46,9 +48,9 @@ def normalize(x: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
         unbiased = var * (count / max(count - 1, 1))
         widths = [bn.num_features for bn in norms]
         for bn, m, v in zip(norms, mean.split(widths), unbiased.split(widths), strict=True):
-            bn.running_mean.lerp_(m, bn.momentum)
-            bn.running_var.lerp_(v, bn.momentum)
-            bn.num_batches_tracked += 1
+            bn.get_buffer("running_mean").lerp_(m, MOMENTUM)
+            bn.get_buffer("running_var").lerp_(v, MOMENTUM)
+            bn.get_buffer("num_batches_tracked").add_(1)
     return y
 
 

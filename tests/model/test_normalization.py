@@ -1,0 +1,68 @@
+"""Joint batch norms against torch's, one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+from model.normalization import normalize
+
+
+def joint(widths: tuple[int, ...]) -> list[nn.BatchNorm2d]:
+    """Batch norms with random parameters."""
+    torch.manual_seed(1)
+    norms = [nn.BatchNorm2d(width).double() for width in widths]
+    for bn in norms:
+        nn.init.normal_(bn.weight)
+        nn.init.normal_(bn.bias)
+    return norms
+
+
+def copies(norms: list[nn.BatchNorm2d]) -> list[nn.BatchNorm2d]:
+    """The same modules again."""
+    result = []
+    for bn in norms:
+        twin = nn.BatchNorm2d(bn.num_features).double()
+        twin.load_state_dict(bn.state_dict())
+        result.append(twin)
+    return result
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3, 5), (4, 7, 4, 8)])
+def test_equals_separate_batch_norms(shape: tuple[int, ...]) -> None:
+    ours = joint((3, 4))
+    theirs = copies(ours)
+    x = (torch.randn(shape, dtype=torch.float64) * 3 + 5).requires_grad_()
+    y = normalize(x, ours)
+    expected = torch.cat([bn(part) for bn, part in zip(theirs, x.split([3, 4], 1), strict=True)], 1)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(y)
+    ours_leaves = [x, *(p for bn in ours for p in bn.parameters())]
+    their_leaves = [x, *(p for bn in theirs for p in bn.parameters())]
+    gradients = torch.autograd.grad(y, ours_leaves, direction)
+    wanted = torch.autograd.grad(expected, their_leaves, direction)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-11, atol=1e-11)
+    for bn, twin in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(dict(bn.named_buffers()), dict(twin.named_buffers()))
+        assert int(bn.num_batches_tracked) == 1
+
+
+def test_evaluation_uses_running_statistics_and_leaves_them() -> None:
+    norms = joint((3, 4))
+    normalize(torch.randn(2, 7, 3, 5, dtype=torch.float64), norms)
+    before = [bn.running_mean.clone() for bn in norms]
+    for bn in norms:
+        bn.eval()
+    x = torch.randn(2, 7, 3, 5, dtype=torch.float64)
+    expected = torch.cat([bn(part) for bn, part in zip(norms, x.split([3, 4], 1), strict=True)], 1)
+    torch.testing.assert_close(normalize(x, norms), expected)
+    assert all(torch.equal(bn.running_mean, m) for bn, m in zip(norms, before, strict=True))
+
+
+def test_float32_sums_are_exact_to_rounding() -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(16, 8, 20, 52) + 3).contiguous(memory_format=torch.channels_last)
+    bn = nn.BatchNorm2d(8)
+    normalize(x, [bn])
+    mean = x.double().mean((0, 2, 3))
+    error = ((bn.running_mean.double() / 0.1 - mean) / mean).abs().max()
+    assert error < 3e-7
