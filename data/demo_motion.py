@@ -65,12 +65,13 @@ def joint_positions(body: Body, pose: Pose) -> np.ndarray:
     for side, sign in (("right", 1.0), ("left", -1.0)):
         arm = _segment(pose, f"{side}_arm", sign, right)
         forearm = _segment(pose, f"{side}_forearm", sign, right)
-        place(f"{side} shoulder", "spine top", 0.10 * body.width * sign * right - 0.02 * up)
+        place(f"{side} shoulder", "spine top", 0.10 * body.width * sign * right)
         place(f"{side} elbow", f"{side} shoulder", 0.16 * body.arm * arm)
         place(f"{side} wrist", f"{side} elbow", 0.145 * body.arm * forearm)
         place(f"{side} hand", f"{side} wrist", 0.045 * forearm)
         place(f"{side} hand tip", f"{side} hand", 0.05 * forearm)
-        place(f"{side} thumb", f"{side} hand", 0.02 * forearm - 0.025 * sign * right)
+        across = _segment(pose, f"{side}_forearm", sign, right, further_out=np.pi / 2)
+        place(f"{side} thumb", f"{side} hand", 0.02 * forearm - 0.025 * across)
         thigh = _segment(pose, f"{side}_thigh", sign, np.array([1.0, 0.0, 0.0]))
         shank = _direction(pose[f"{side}_shank_flex"], pose[f"{side}_thigh_out"] * sign)
         place(f"{side} hip", "spine base", np.array([0.05 * body.width * sign, -0.02, 0.0]))
@@ -97,9 +98,11 @@ def _trunk_axes(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     return up, right
 
 
-def _segment(pose: Pose, name: str, sign: float, right: np.ndarray) -> np.ndarray:
+def _segment(
+    pose: Pose, name: str, sign: float, right: np.ndarray, further_out: float = 0.0
+) -> np.ndarray:
     """Return a limb segment's unit vector (T, 3), turned with the body part it hangs from."""
-    local = _direction(pose[f"{name}_flex"], pose[f"{name}_out"] * sign)
+    local = _direction(pose[f"{name}_flex"], (pose[f"{name}_out"] + further_out) * sign)
     backward = np.stack([-right[..., 2], np.zeros(right.shape[:-1]), right[..., 0]], axis=-1)
     vertical = np.array([0.0, 1.0, 0.0])
     return local[:, :1] * right + local[:, 1:2] * vertical + local[:, 2:] * backward
