@@ -134,3 +134,5 @@ def _check_head(head: str, freeze_koopman: bool, drop_out: float) -> None:
         raise ModelError("model: freeze_koopman is for the koopman head")
     if head != "average" and drop_out:
         raise ModelError("model: drop_out is for the average head")
+    if not 0 <= drop_out < 1:
+        raise ModelError(f"model: drop_out is a probability below 1, got {drop_out}")

@@ -308,9 +308,9 @@ class Backbone(nn.Module):
         """Return the input as (N, C, T, V, M)."""
         c, v, m = self.in_channels, self.num_point, self.num_person
         expected = f"(N, {c}, T, {v}, {m})" + (f" or (N, T, {v * c})" if m == 1 else "")
-        if x.dim() == 3 and m == 1 and x.shape[2] == v * c:
+        if x.dim() == 3 and m == 1 and x.shape[2] == v * c and x.numel():
             return x.unflatten(2, (v, c)).permute(0, 3, 1, 2).unsqueeze(-1)
-        if x.dim() == 5 and (x.shape[1], *x.shape[3:]) == (c, v, m):
+        if x.dim() == 5 and (x.shape[1], *x.shape[3:]) == (c, v, m) and x.numel():
             return x
         raise ModelError(
             f"model: expected input {expected} = (batch, channels, frames, joints, persons),"

@@ -1,0 +1,234 @@
+"""The classifier: against the textbook, its stages, initial values and errors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import textbook
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from model.classifier import Model
+from model.errors import ModelError
+from model.graph import resolve_graph
+from model.published import ALIASES
+
+UCLA: dict[str, Any] = {"num_point": 20, "num_person": 1, "graph": "graph.ucla.Graph"}
+NTU: dict[str, Any] = {"num_point": 25, "num_person": 2, "graph": "graph.ntu_rgb_d.Graph"}
+SMALL: dict[str, Any] = {**UCLA, "channels": [16, 32]}
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Give every parameter and running statistic a random value, so that each one matters."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            noise = torch.randn(value.shape, generator=generator).to(value.dtype)
+            if name.endswith("running_var"):
+                value.copy_(1 + noise.abs())
+            elif name.endswith("gcn1.bn.weight"):
+                value.copy_(0.3 + 0.1 * noise)
+            else:
+                value.add_(0.1 * noise)
+    return model
+
+
+def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradients of a cross-entropy."""
+    F.cross_entropy(model(x), torch.arange(len(x)) % 4).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("head", "bodies", "in_channels"),
+    [("koopman", NTU, 3), ("average", UCLA, 3), ("koopman", UCLA, 9)],
+)
+def test_equals_the_textbook(head: str, bodies: dict[str, Any], in_channels: int) -> None:
+    torch.manual_seed(3)
+    ours = Model(4, **bodies, in_channels=in_channels, head=head)
+    theirs = textbook.Textbook(
+        4,
+        bodies["num_person"],
+        torch.from_numpy(resolve_graph(bodies["graph"])),
+        in_channels=in_channels,
+        head=head,
+    )
+    randomised(ours.double())
+    theirs.double().load_state_dict(ours.state_dict())
+    x = torch.randn(2, in_channels, 9, bodies["num_point"], bodies["num_person"]).double()
+    mine, expected = gradients(ours, x), gradients(theirs, x)
+    assert mine.keys() == expected.keys()
+    for name, gradient in expected.items():
+        difference = (mine[name] - gradient).norm()
+        assert difference < 1e-9 * gradient.norm() + 1e-12, name
+    ours_state, their_state = ours.state_dict(), theirs.state_dict()
+    for name, value in their_state.items():
+        torch.testing.assert_close(ours_state[name], value, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        logits, wanted = ours.eval()(x), theirs.eval()(x)
+    torch.testing.assert_close(logits, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"head": "average"}, {"adaptive": False}])
+def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
+    model = randomised(Model(4, **SMALL, **arguments))
+    found = gradients(model, torch.randn(3, 3, 8, 20, 1))
+    assert found.keys() == {name for name, _ in model.named_parameters()}
+    assert all(gradient.abs().sum() > 0 for gradient in found.values())
+
+
+def test_second_stage_trains_all_but_k() -> None:
+    model = randomised(Model(4, **SMALL, freeze_koopman=True))
+    before = model.K.clone()
+    found = gradients(model, torch.randn(3, 3, 8, 20, 1))
+    assert found.keys() == {name for name, _ in model.named_parameters()} - {"K"}
+    assert torch.equal(model.K, before)
+
+
+def test_constant_adjacency_is_no_entry_of_the_checkpoint_but_moves_with_the_model() -> None:
+    model = Model(4, **SMALL, adaptive=False)
+    assert not [name for name in model.state_dict() if name.endswith("PA")]
+    assert model.double().l1.gcn1.PA.dtype == torch.float64
+    np.testing.assert_allclose(model.l1.gcn1.PA, resolve_graph(UCLA["graph"]), rtol=1e-6)
+
+
+def test_time_is_kept_under_koopman_and_halved_twice_under_average() -> None:
+    x = torch.randn(2, 3, 13, 20, 1)
+    assert Model(4, **UCLA).eval().pooled(x).shape == (2, 256, 13)
+    assert Model(4, **UCLA, head="average").eval().pooled(x).shape == (2, 256, 4)
+    own = Model(4, **SMALL, stride=[1, 3])
+    assert own.eval().forward_features(x).shape == (2, 1, 32, 20, 5)
+
+
+def test_flat_input_is_the_same_as_five_dimensions() -> None:
+    model = Model(4, **SMALL).eval()
+    x = torch.randn(2, 3, 7, 20, 1)
+    flat = x.squeeze(-1).permute(0, 2, 3, 1).flatten(2)
+    torch.testing.assert_close(model(flat), model(x))
+
+
+def test_persons_are_averaged_whatever_their_order_in_the_head() -> None:
+    model = Model(4, **{**NTU, "channels": [16]}, return_features=True).eval()
+    logits, features = model(torch.randn(2, 3, 7, 25, 2))
+    assert logits.shape == (2, 4)
+    assert features.shape == (2, 16, 7)
+    torch.testing.assert_close(
+        model.pooled(torch.ones(1, 3, 7, 25, 2)),
+        model.forward_features(torch.ones(1, 3, 7, 25, 2)).mean((1, 3)),
+    )
+
+
+def test_the_batch_is_not_mixed_in_evaluation() -> None:
+    model = randomised(Model(4, **SMALL)).double().eval()
+    x = torch.randn(5, 3, 7, 20, 1).double()
+    alone = torch.cat([model(sample.unsqueeze(0)) for sample in x])
+    torch.testing.assert_close(model(x), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model = Model(4, **SMALL, head="average", drop_out=0.9)
+    x = torch.randn(2, 3, 7, 20, 1)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_a_graph_of_ones_own() -> None:
+    edges = {"edges": [[1, 0], [2, 1], [3, 1]], "num_point": 4, "center": 0}
+    model = Model(3, 4, 1, "model.graph.Graph", edges, channels=[8])
+    assert model(torch.randn(2, 3, 6, 4, 1)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed", "features"),
+    [
+        ("model.Koopman_pooling.Model", False, False),
+        ("model.Koopman_pooling_tune.Model", True, False),
+        ("model.Koopman_pooling_emb.Model", False, True),
+        ("model.ctrgcn_origin.Model", None, False),
+    ],
+)
+def test_published_names(name: str, fixed: bool | None, features: bool) -> None:
+    target, arguments = ALIASES[name]
+    assert target == "model.classifier.Model"
+    model = Model(**{"num_class": 4, **UCLA, "drop_out": 0, "adaptive": True, **arguments})
+    assert model.return_features == features
+    assert model.num_class == 4
+    if fixed is None:
+        assert not hasattr(model, "K")
+    else:
+        assert model.K.requires_grad != fixed
+
+
+def test_initial_values() -> None:
+    torch.manual_seed(0)
+    koopman, average = Model(10, **UCLA), Model(10, **UCLA, head="average")
+    assert abs(koopman.K.mean().item()) < 0.01
+    assert abs(koopman.K.std().item() - 1) < 0.01
+    assert average.fc.weight.std().item() == pytest.approx((2 / 10) ** 0.5, rel=0.05)
+    adjacency = torch.from_numpy(resolve_graph(UCLA["graph"])).float()
+    for name, module in koopman.named_modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias.abs().max() == 0
+            fan_out = module.out_channels * module.kernel_size[0]
+            assert module.weight.numel() < 2000 or module.weight.std().item() == pytest.approx(
+                (2 / fan_out) ** 0.5, rel=0.1
+            ), name
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.bias.abs().max() == 0
+            if "tcn1" in name:
+                deviation = module.weight - 1
+                assert 0 < deviation.abs().max() < 0.02 * 5, name
+            else:
+                value = 1e-6 if name.endswith("gcn1.bn") else 1.0
+                assert (module.weight == value).all(), name
+        elif name.endswith("gcn1"):
+            assert module.alpha.item() == 0
+            assert torch.equal(module.PA, adjacency)
+    spread = torch.cat(
+        [m.weight for n, m in koopman.named_modules() if "tcn1" in n and hasattr(m, "running_var")]
+    )
+    assert spread.std().item() == pytest.approx(0.02, rel=0.1)
+    assert spread.mean().item() == pytest.approx(1, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 3, 7, 25, 1), r"expected input \(N, 3, T, 20, 1\) or \(N, T, 60\).*2, 3, 7, 25, 1"),
+        ((2, 3, 7, 20, 2), "expected input"),
+        ((2, 6, 7, 20, 1), "expected input"),
+        ((2, 7, 75), "expected input"),
+        ((3, 7, 20, 1), "expected input"),
+        ((2, 3, 1, 20, 1), "at least 2 frames"),
+        ((0, 3, 7, 20, 1), "expected input"),
+    ],
+)
+def test_wrong_inputs_are_named(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Model(4, **SMALL)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_class": 0}, "num_class must be 1 or more"),
+        ({"num_person": 0}, "num_person"),
+        ({"in_channels": 0}, "in_channels"),
+        ({"num_point": 25}, "num_point is 25, but the graph has 20 joints"),
+        ({"head": "max"}, r"'max' is not one of \['koopman', 'average'\]"),
+        ({"head": "average", "freeze_koopman": True}, "freeze_koopman"),
+        ({"drop_out": 0.5}, "drop_out"),
+        ({"head": "average", "drop_out": 1.5}, "drop_out"),
+        ({"stride": [1]}, "expected 2 strides, got 1"),
+        ({"stride": [1, 0]}, "strides"),
+        ({"channels": [16, 30]}, "multiples of 8"),
+        ({"channels": []}, "multiples of 8"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Model(**{"num_class": 4, **SMALL, **arguments})
