@@ -25,12 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+
+from model.products import product, product_backward
 
 NUM_SUBSET = 3
-PIXEL_GROUPS = 16
-"""Rows of a product are handed to the convolution as this many images: with one thread, torch
-sends 1x1 convolutions of fewer images to a routine half as fast."""
 
 
 def aggregate(x: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor) -> Tensor:
@@ -93,7 +91,7 @@ class _Aggregate(torch.autograd.Function):
             da = da.transpose(1, 2)
             drelations[part] = torch.matmul(lift.transpose(1, 2), da)
             dlift += torch.matmul(da, relations[part].transpose(2, 3)).sum(0)
-            drows[part], dw = _features_backward(df, rows[part], weight, v)
+            drows[part], dw = _features_backward(df, rows[part], weight)
             dweight += dw
         dx = _maps(drows, v)
         drelations = drelations.unflatten(3, (v, v))
@@ -121,15 +119,6 @@ def _parts(x: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
-def _by_convolution(x: Tensor) -> bool:
-    """Whether 1x1 convolutions beat matrix products: float32 on the CPU.
-
-    torch computes float32 matrix products there with MKL, which on processors of another maker
-    stays at half of what oneDNN's convolutions reach (measured: 215 and 440 GFLOP/s).
-    """
-    return x.device.type == "cpu" and x.dtype == torch.float32
-
-
 def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
     """Return a of relations (n, 3, R', V*V) as (n*C, 3V, V)."""
     n, c = len(relations), lift.shape[1]
@@ -142,39 +131,16 @@ def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
 def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
     """Return f = W x of rows (n, V*T, C_in) as (n*C, 3V, T).
 
-    As a convolution the parts are swapped: the weights are the image, one pixel a row, and the
-    sample's positions are the filters. Its channels-last output (row, position) is f as wanted.
+    For a single sample the weights are the rows of the product, so that it comes out as wanted.
     """
-    i = rows.shape[2]
-    if _by_convolution(rows) and len(weight) % PIXEL_GROUPS == 0:
-        image = weight.view(PIXEL_GROUPS, -1, 1, i).permute(0, 3, 1, 2)
-        f = F.conv2d(image, rows.view(-1, i, 1, 1)).permute(0, 2, 3, 1)
-    else:
-        f = torch.matmul(weight, rows.transpose(1, 2))
-    return f.reshape(len(rows) * len(weight) // NUM_SUBSET, NUM_SUBSET * v, -1)
+    shape = (len(rows) * len(weight) // NUM_SUBSET, NUM_SUBSET * v, -1)
+    if len(rows) == 1:
+        return product(weight, rows[0]).view(shape)
+    return torch.matmul(weight, rows.transpose(1, 2)).view(shape)
 
 
-def _features_backward(df: Tensor, rows: Tensor, weight: Tensor, v: int) -> tuple[Tensor, Tensor]:
+def _features_backward(df: Tensor, rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of rows (n, V*T, C_in) and W (3C, C_in)."""
     df = df.view(len(rows), len(weight), -1)
-    if not _by_convolution(rows):
-        return torch.matmul(df.transpose(1, 2), weight), torch.bmm(df, rows).sum(0)
-    drows, dweight, _ = torch.ops.aten.convolution_backward(
-        _images(_transposed(df), v),
-        _images(rows, v),
-        weight[:, :, None, None],
-        None,
-        [1, 1],
-        [0, 0],
-        [1, 1],
-        False,
-        [0, 0],
-        1,
-        [True, True, False],
-    )
-    return drows.permute(0, 2, 3, 1).reshape(rows.shape), dweight.flatten(1)
-
-
-def _images(rows: Tensor, v: int) -> Tensor:
-    """Return rows (n, V*T, C) as channels-last images (n*V, C, T, 1), one a joint."""
-    return rows.reshape(len(rows) * v, -1, 1, rows.shape[2]).permute(0, 3, 1, 2)
+    drows, dweight = product_backward(_transposed(df).flatten(0, 1), rows.flatten(0, 1), weight)
+    return drows.view(rows.shape), dweight

@@ -6,14 +6,17 @@ A Koopman operator K (d, d) advances pooled features by one frame: x[:, t + 1] ~
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.errors import ModelError
+from model.products import product, product_backward
 
-CLASS_BLOCK = 16
-"""Classes scored at a time: residuals of a block stay near the caches."""
+CLASS_BLOCK = 8
+"""Classes scored at a time: their residuals, about a megabyte a class, stay near the caches."""
 BADLY_CONDITIONED = 1e8
 """Condition number of eigenvectors beyond which rounding in float64 (1e-16) reaches the digits
 that float32 (1e-8) keeps."""
@@ -45,15 +48,58 @@ def koopman_scores(x: Tensor, K: Tensor) -> Tensor:
     _check_frames(x)
     with torch.autocast(x.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(x.dtype, K.dtype), torch.float32)
-        x, K = x.to(dtype), K.to(dtype)
-        blocks = [_block_scores(x, block) for block in K.split(CLASS_BLOCK)]
-        return torch.cat(blocks, dim=1)
+        frames = x.to(dtype).transpose(1, 2)
+        distances = _Distances.apply(
+            frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1), K.to(dtype)
+        )
+        return -distances.unflatten(0, (len(x), -1)).mean(1)
 
 
-def _block_scores(x: Tensor, K: Tensor) -> Tensor:
-    """Scores of a block of classes, (N, c)."""
-    predicted = torch.einsum("cde,net->ncdt", K, x[..., :-1])
-    return -torch.linalg.vector_norm(predicted - x[:, None, :, 1:], dim=2).mean(-1)
+class _Distances(torch.autograd.Function):
+    """Distances D[p, c] = || K[c] x[p] - y[p] || of rows x, y (P, d), in blocks of classes.
+
+    The residuals r[p, c] = K[c] x[p] - y[p] are (P, c, d): too many to keep, so that they are
+    computed again for the gradient. With s[p, c] = dD[p, c] / D[p, c], and 0 where D is 0,
+
+        dK[c] = sum over p of s[p,c] r[p,c] x[p]^T
+        dx[p] = sum over c of s[p,c] K[c]^T r[p,c],   dy[p] = - sum over c of s[p,c] r[p,c]
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, K: Tensor) -> Tensor:
+        blocks = (
+            torch.linalg.vector_norm(_residuals(x, y, k), dim=2) for k in K.split(CLASS_BLOCK)
+        )
+        distances = torch.cat(list(blocks), dim=1)
+        ctx.save_for_backward(x, y, K, distances)
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, K, distances = ctx.saved_tensors
+        scale = torch.where(distances > 0, gradients[0] / distances, 0.0)
+        needed = (ctx.needs_input_grad[0], ctx.needs_input_grad[2])
+        dx, dy = torch.zeros_like(x), torch.zeros_like(y)
+        dK = torch.empty_like(K) if needed[1] else None
+        for start in range(0, len(K), CLASS_BLOCK):
+            block = slice(start, start + CLASS_BLOCK)
+            weighted = _residuals(x, y, K[block]).mul_(scale[:, block].unsqueeze(-1))
+            dy -= weighted.sum(1)
+            dx_part, dK_part = product_backward(
+                weighted.flatten(1), x, K[block].flatten(0, 1), needed
+            )
+            if dx_part is not None:
+                dx += dx_part
+            if dK is not None and dK_part is not None:
+                dK[block] = dK_part.view(dK[block].shape)
+        return dx, dy, dK
+
+
+def _residuals(x: Tensor, y: Tensor, K: Tensor) -> Tensor:
+    """Return K[c] x[p] - y[p] of a block of classes, (P, c, d)."""
+    predicted = product(x, K.flatten(0, 1))
+    return predicted.unflatten(1, K.shape[:2]).sub_(y.unsqueeze(1))
 
 
 def fit_operator(x: Tensor, rcond: float | None = None) -> Tensor:
