@@ -40,9 +40,10 @@ def sample_uniforms(seed: int, epoch: int, indices: Iterable[int], count: int) -
     philox = np.random.Philox(key=_key(seed, epoch), counter=_counter(0))
     generator = np.random.Generator(philox)
     fresh = philox.state
+    counter = fresh["state"]["counter"]
     uniforms = np.empty((len(rows), count))
     for row, index in zip(uniforms, rows, strict=True):
-        fresh["state"]["counter"] = _counter(index)
+        counter[3] = _word(index)
         philox.state = fresh
         generator.random(out=row)
     return uniforms
