@@ -42,20 +42,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of ``atomic_write`` whose process is gone (killed, say)."""
+    """Remove what ``atomic_write`` left in ``folder`` where a process was killed.
+
+    Only one program at a time may write to the folder: another's temporary files go as well.
+    """
     for path in folder.glob(".*.tmp"):
-        process = path.name.split(".")[-2]
-        if process.isdigit() and not _is_running(int(process)):
+        if path.name.split(".")[-2].isdigit():
             path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":  # no signal 0 to ask with; a file in use cannot be removed there anyway
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

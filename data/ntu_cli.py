@@ -138,12 +138,14 @@ def _print_table(remarks: Sequence[Remark], output: Path) -> None:
     """The remarks as a table, skipped samples first."""
     if not remarks:
         return
-    ordered = sorted(remarks, key=lambda remark: not remark.skipped)
-    width = max(len(remark.sample) for remark in ordered[:_SHOWN])
+    skipped = [remark for remark in remarks if remark.skipped]
+    notes = [remark for remark in remarks if not remark.skipped]
+    shown = skipped[:_SHOWN] + notes[:_SHOWN]
+    width = max(len(remark.sample) for remark in shown)
     print(f"{'verdict':8} {'step':8} {'sample':{width}} {'line':>6}  reason")
-    for remark in ordered[:_SHOWN]:
+    for remark in shown:
         verdict = "skipped" if remark.skipped else "note"
         line = remark.line or ""
         print(f"{verdict:8} {remark.step:8} {remark.sample:{width}} {line:>6}  {remark.reason}")
-    if len(ordered) > _SHOWN:
-        print(f"... and {len(ordered) - _SHOWN} more; see {output / SKIPPED}")
+    if len(skipped) > _SHOWN:
+        print(f"... and {len(skipped) - _SHOWN} more skipped; see {output / SKIPPED}")

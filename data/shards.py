@@ -128,6 +128,7 @@ def begin(folder: Path, pieces: Sequence[Piece]) -> None:
 
 def finish(folder: Path, content: Mapping[str, Any]) -> None:
     """Declare the folder complete."""
+    remove_leftovers(folder)  # a worker of a killed run may have lived a moment longer
     with atomic_write(folder / INDEX) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -63,7 +63,7 @@ def write_store(
         ValueError: the sequences do not have the announced shapes.
     """
     offsets = np.concatenate([[0], np.cumsum(frames * actors)]).astype(np.int64)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         shape = (int(offsets[-1]), NTU.num_point, 3)
         joints = file.create_dataset("joints", shape, "<f4")
         for start, block in _blocks(offsets, sequences):
@@ -229,7 +229,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             yield file
     except DataError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: damaged, or no skeleton store ({reason})") from error
 
