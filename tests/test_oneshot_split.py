@@ -1,13 +1,17 @@
 """One-shot splits: who is auxiliary, exemplar and query, for made-up NTU names and for any data."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from data import demo
 from data.errors import DataError
 from data.oneshot import choose_exemplars
-from data.splits import EXEMPLARS, NOVEL_ACTIONS
-from feeders import feeder_demo
+from data.splits import EXEMPLARS, NOVEL_ACTIONS, NTU120, parse_name
+from data.store import write_store
+from feeders import feeder_demo, feeder_ntu
 from feeders.base import BatchFeeder
 from feeders.oneshot import Feeder
 
@@ -206,3 +210,46 @@ def test_evaluation_parts_are_never_random() -> None:
             feeder.set_epoch(epoch)
             seen.append(feeder.get_batch(range(len(feeder)))[0])
         assert np.array_equal(*seen) is constant
+
+
+def test_published_configuration_on_a_store_equals_the_stores_own_split(
+    root: Path, tmp_path: Path
+) -> None:
+    """The NTU RGB+D 120 YAML cuts made-up recordings as the store's index lists do."""
+    names = [name for name in _ntu_names() if "P00" in name]
+    store = tmp_path / "NTU120.h5"
+    random = np.random.default_rng(0)
+    sequences = random.standard_normal((len(names), 2, 1, 25, 3)).astype(np.float32)
+    ones = np.ones(len(names), dtype=np.int64)
+    samples = [parse_name(name) for name in sorted(names)]
+    write_store(store, NTU120, samples, 2 * ones, ones, ones > 1, sequences)
+    config = yaml.safe_load((root / "config/nturgbd120-oneshot/koopman_oneshot.yaml").read_text())
+    for part, whole in (("train", "train"), ("test", "test"), ("exemplar", "test")):
+        arguments = config[f"{whole}_feeder_args"]
+        arguments["base_args"]["data_path"] = str(store)
+        feeder = Feeder(**{**arguments, "split": part})
+        own = feeder_ntu.Feeder(data_path=store, benchmark="oneshot", split=part, p_interval=[0.95])
+        assert sorted(feeder.sample_names) == sorted(own.sample_names)
+        if part != "train":
+            row = own.sample_names.index(feeder.sample_names[-1])
+            np.testing.assert_array_equal(feeder[len(feeder) - 1][0], own[row][0])
+
+
+@pytest.mark.parametrize("folder", ["nturgbd-oneshot", "nturgbd120-oneshot", "ucla-oneshot"])
+def test_configurations_agree_with_themselves(root: Path, folder: str) -> None:
+    """Novel classes are the same in training and testing, and the model has the other ones."""
+    classes = {"nturgbd-oneshot": 60, "nturgbd120-oneshot": 120, "ucla-oneshot": 10}[folder]
+    train, test = (
+        yaml.safe_load((root / "config" / folder / f"{name}.yaml").read_text())
+        for name in ("koopman_oneshot", "koopman_oneshot_test")
+    )
+    novel = train["train_feeder_args"]["novel_classes"]
+    for config in (train, test):
+        assert config["test_feeder_args"]["novel_classes"] == novel
+        assert config["model_args"]["num_class"] == classes - len(novel)
+        assert config["test_feeder_args"] == train["test_feeder_args"]
+    rule = train["test_feeder_args"]["exemplars"]
+    assert rule == ("first" if folder == "ucla-oneshot" else "ntu")
+    assert train["train_feeder_args"].get("exemplars", "first") == rule
+    if folder != "ucla-oneshot":
+        assert novel == [label for label in PROTOCOL if label < classes]
