@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.npz import ArrayPlace, MappedRows, array_names, find_array, read_array
+from data.npz import MappedRows, array_names, find_array, read_array
 from data.skeletons import NTU
 from data.splits import DATA_SETS, NTU60
 from data.store import Store
@@ -61,11 +61,15 @@ class PublishedSequences(Sequences):
 
     def __init__(self, path: Path, split: str, *, in_memory: bool) -> None:
         place = find_array(path, f"x_{split}")
-        if place is None or in_memory:
-            self._x: MappedRows | np.ndarray = _checked(path, split, _read(path, split, place))
-        else:
-            self._x = MappedRows(_checked(path, split, place))
-        count, self.max_frames = place.shape[:2] if place else self._x.shape[:2]  # type: ignore[union-attr]
+        if place is not None:
+            _check(path, split, place.shape, place.dtype)
+            mapped = MappedRows(place)
+            self._x: MappedRows | np.ndarray = np.array(mapped[:]) if in_memory else mapped
+            count, self.max_frames = place.shape[:2]
+        else:  # compressed, which cannot be mapped
+            self._x = array = read_array(path, f"x_{split}")
+            _check(path, split, array.shape, array.dtype)
+            count, self.max_frames = array.shape[:2]
         if not count:
             raise DataError(f"{path}: x_{split} has no sample")
         self.labels = _read_labels(path, f"y_{split}", count)
@@ -110,25 +114,19 @@ def _how_to_make(path: Path) -> str:
     )
 
 
-def _read(path: Path, split: str, place: ArrayPlace | None) -> np.ndarray:
-    """The whole array: asked for, or the only way as it is compressed."""
-    return read_array(path, f"x_{split}") if place is None else np.array(MappedRows(place)[:])
-
-
-def _checked(path: Path, split: str, x: "np.ndarray | ArrayPlace") -> "np.ndarray | ArrayPlace":
-    """``x`` if it has the published shape and kind."""
-    if len(x.shape) != 3 or x.shape[2] != _WIDTH or x.dtype.kind != "f":
+def _check(path: Path, split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse what has not the published shape and kind."""
+    if len(shape) != 3 or shape[2] != _WIDTH or dtype.kind != "f":
         raise DataError(
-            f"{path}: x_{split} is {x.dtype} {x.shape}, expected floats (samples, frames, {_WIDTH})"
+            f"{path}: x_{split} is {dtype} {shape}, expected floats (samples, frames, {_WIDTH})"
         )
-    return x
 
 
 def _read_labels(path: Path, name: str, count: int) -> np.ndarray:
     """Classes, int64 (n,), of a one-hot array (n, classes) or of plain class numbers (n,)."""
     place = find_array(path, name)
-    y: MappedRows | np.ndarray = MappedRows(place) if place else read_array(path, name)
-    shape, dtype = (place.shape, place.dtype) if place else (y.shape, y.dtype)  # type: ignore[union-attr]
+    y = MappedRows(place)[:] if place else read_array(path, name)
+    shape, dtype = y.shape, y.dtype
     if len(shape) not in (1, 2) or shape[0] != count or dtype.kind not in "fiub":
         found = ", ".join(array_names(path))
         raise DataError(
