@@ -61,8 +61,10 @@ def _raw_text(random: np.random.Generator, bodies: int) -> str:
     return "".join(lines)
 
 
-def run_steps(raw: Path, work: Path, workers: int, limit: int) -> tuple[list[float], int]:
-    """Run the three scripts; returns the seconds of each and the peak memory in bytes."""
+def run_steps(
+    raw: Path, work: Path, workers: int, limit: int
+) -> tuple[list[float], list[float], int]:
+    """Run the three scripts; returns seconds and CPU seconds of each, and peak memory in bytes."""
     options = [
         ["--input", str(raw), "--output", str(work / "raw_data"), "--workers", str(workers)],
         ["--input", str(work / "raw_data"), "--output", str(work / "denoised_data")],
@@ -70,20 +72,21 @@ def run_steps(raw: Path, work: Path, workers: int, limit: int) -> tuple[list[flo
     ]
     options[0] += ["--limit", str(limit)]
     options[1] += ["--workers", str(workers)]
-    seconds, peak = [], 0
+    seconds, cpu, peak = [], [], 0
     for script, extra in zip(SCRIPTS, options, strict=True):
         command = [sys.executable, str(ROOT / "data" / "ntu" / script), *extra]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         watcher = _MemoryWatcher(process.pid)
         watcher.start()
-        status = process.wait()
+        _, status, usage = os.wait4(process.pid, 0)
         seconds.append(time.perf_counter() - started)
+        cpu.append(usage.ru_utime + usage.ru_stime)  # workers included
         watcher.join()
         peak = max(peak, watcher.peak)
         if status:
             raise SystemExit(f"{script} ended with status {status}")
-    return seconds, peak
+    return seconds, cpu, peak
 
 
 class _MemoryWatcher(threading.Thread):
@@ -136,18 +139,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{args.files} raw files, {size / args.files / 1e3:.0f} kB each")
         for run, limit in enumerate((max(args.files // 4, 1), args.files)):
             work = base / f"run{run}-{time.time_ns()}"
-            seconds, peak = run_steps(raw, work, args.workers, limit)
-            _print_run(limit, seconds, peak, (work / "NTU60.h5").stat().st_size)
+            seconds, cpu, peak = run_steps(raw, work, args.workers, limit)
+            _print_run(limit, seconds, cpu, peak, (work / "NTU60.h5").stat().st_size)
     return 0
 
 
-def _print_run(count: int, seconds: list[float], peak: int, store: int) -> None:
+def _print_run(count: int, seconds: list[float], cpu: list[float], peak: int, store: int) -> None:
     total = sum(seconds)
     steps = " + ".join(f"{step:.2f}" for step in seconds)
     print(
         f"{count} files: {steps} = {total:.2f} s, {count / total:.0f} files a second, "
         f"peak {peak / 1e6:.0f} MB"
     )
+    print(f"  CPU: {' + '.join(f'{step:.2f}' for step in cpu)} = {sum(cpu):.2f} s over all cores")
     print(
         f"  {FULL_SET} files: {FULL_SET / count * total:.0f} s, "
         f"store {FULL_SET / count * store / 1e9:.1f} GB (published .npz: {PUBLISHED_GB} GB)"
