@@ -69,7 +69,7 @@ class _Aggregate(torch.autograd.Function):
             a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
             base = offset[part].reshape(-1, v, 1)
             total = torch.baddbmm(base, a.transpose(1, 2), f)
-            z[part] = _transposed(total.view(-1, lift.shape[1], v * t))
+            _copy_transposed(z[part], total.view(-1, lift.shape[1], v * t))
         return _maps(z, v)
 
     @staticmethod
@@ -84,7 +84,9 @@ class _Aggregate(torch.autograd.Function):
         dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
         for part in _parts(rows):
             a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
-            g = _transposed(dz[part]).view(-1, v, t)
+            g = dz.new_empty((len(f) // lift.shape[1], lift.shape[1], v * t))
+            _copy_transposed(g, dz[part])
+            g = g.view(-1, v, t)
             doffset[part] = g.sum(-1).view(doffset[part].shape)
             df = torch.bmm(a, g)
             da = torch.bmm(f, g.transpose(1, 2)).view(-1, lift.shape[1], NUM_SUBSET, v * v)
@@ -108,9 +110,12 @@ def _maps(rows: Tensor, v: int) -> Tensor:
     return rows.unflatten(1, (v, -1)).permute(0, 3, 1, 2)
 
 
-def _transposed(x: Tensor) -> Tensor:
-    """Return (n, b, a) of (n, a, b), contiguous; of one matrix torch makes it in tiles, faster."""
-    return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
+def _copy_transposed(target: Tensor, x: Tensor) -> Tensor:
+    """Write x (n, a, b) to target (n, b, a) and return it.
+
+    A single sample is copied as a matrix, which torch transposes in tiles, several times faster.
+    """
+    return target[0].copy_(x[0].t()) if len(x) == 1 else target.copy_(x.transpose(1, 2))
 
 
 def _parts(x: Tensor) -> list[slice]:
@@ -141,6 +146,6 @@ def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
 
 def _features_backward(df: Tensor, rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of rows (n, V*T, C_in) and W (3C, C_in)."""
-    df = df.view(len(rows), len(weight), -1)
-    drows, dweight = product_backward(_transposed(df).flatten(0, 1), rows.flatten(0, 1), weight)
+    df = df.view(len(rows), len(weight), -1).transpose(1, 2)
+    drows, dweight = product_backward(df.flatten(0, 1), rows.flatten(0, 1), weight)
     return drows.view(rows.shape), dweight

@@ -89,7 +89,7 @@ class GraphUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
-        lift, relations = self._lift(), self._relations(x.mean(-1))
+        lift, relations = self._lift(), self._relations(x.sum(-1) / x.shape[-1])
         weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1)
         bias = torch.stack([conv.conv3.bias for conv in self.convs])
         # The bias of the features, summed by the topology, is the same for all frames.

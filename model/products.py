@@ -38,7 +38,7 @@ def product_backward(
             gradient.t() @ rows if needed[1] else None,
         )
     drows, dweight, _ = torch.ops.aten.convolution_backward(
-        _images(gradient),
+        _images(gradient.contiguous()),
         _images(rows),
         _filters(weight),
         None,
