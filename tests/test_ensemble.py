@@ -87,7 +87,10 @@ def test_own_score_files_bring_labels_and_any_number_of_streams(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names, scores, labels = _toy()
-    folders = [str(_stream(tmp_path / str(i), names, s, labels)) for i, s in enumerate(scores)]
+    folders = [
+        str(_stream(tmp_path / "0", names, scores[0], labels)),
+        str(_stream(tmp_path / "1", names[::-1], scores[1][::-1], labels[::-1])),
+    ]
     assert ensemble.main(["--scores", *folders, "--alpha", "2", "0.5"]) == 0
     printed = capsys.readouterr().out
     expected = (np.argmax(2 * scores[0] + 0.5 * scores[1], axis=1) == labels).mean()
@@ -191,6 +194,9 @@ def test_labels_of_published_scores(tmp_path: Path, capsys: pytest.CaptureFixtur
     own = _stream(tmp_path / "own", ["test_1", "test_0", "test_2"], scores[[1, 0, 0]], np.arange(3))
     assert ensemble.main(["--scores", str(folder), "--labels", str(own)]) == 0
     assert "Top1 Acc: 100.0000%" in capsys.readouterr().out
+    narrow = _published(tmp_path / "narrow", ["a12_s01_e00_v03"], scores[:1])
+    assert ensemble.main(["--scores", str(narrow)]) == 2
+    assert "label 9, but the scores are of 5 classes" in capsys.readouterr().err
     short = _data_set(tmp_path / "short.npz", np.array([1]))
     assert ensemble.main(["--scores", str(folder), "--labels", str(short)]) == 2
     assert "no label for 1 samples: test_1" in capsys.readouterr().err

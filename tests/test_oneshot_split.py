@@ -151,6 +151,21 @@ def test_parts_of_a_pooled_data_set() -> None:
         assert chosen == sorted(of_class)[:2]
 
 
+def test_named_exemplars_follow_the_queries() -> None:
+    named = ["test-11", "train-02"]
+    base = {name: label for split in ("train", "test")
+            for name, label in zip(*_names_and_labels(split), strict=True)}  # fmt: skip
+    novel = [base[name] for name in named]
+    queries = Feeder(split="test", novel_classes=novel, base=Toy, exemplars=named)
+    assert set(queries.exemplars.sample_names) == set(named)
+    assert not set(queries.sample_names) & set(named)
+
+
+def _names_and_labels(split: str) -> tuple[list[str], list[int]]:
+    toy = Toy(split=split)
+    return toy.sample_names, toy.labels.tolist()
+
+
 def test_rules() -> None:
     names = {6: ["S001C003P008R001A007", "S001C001P001R001A007", "S002C001P001R001A007"]}
     assert choose_exemplars(names, "first", 2)[6] == sorted(names[6])[:2]

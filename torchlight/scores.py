@@ -29,6 +29,7 @@ from torchlight.files import atomic_write
 STEM = "epoch1_test_score"
 SUFFIXES = (".npz", ".pkl")
 NAMES_SHOWN = 3
+DEEPEST_TUPLE = 8  # pickled arrays nest two
 
 
 @dataclass(frozen=True)
@@ -344,12 +345,17 @@ def _unpickle(data: bytes, path: Path) -> object:
     """The data in a pickle, or a UserError with the offending name.
 
     The opcodes are walked once before: a memo index beyond the file's length would make the
-    unpickler allocate a table of that many entries.
+    unpickler allocate a table of that many entries, and hashing tuples nested thousands deep
+    would overflow the C stack.
     """
     try:
+        tuples_in_a_row = 0
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
                 raise _Refused(f"memo entry {argument}")
+            tuples_in_a_row = tuples_in_a_row + 1 if "TUPLE" in opcode.name else 0
+            if tuples_in_a_row > DEEPEST_TUPLE:
+                raise _Refused("deeply nested tuples")
         return _ScoreUnpickler(io.BytesIO(data)).load()
     except _Refused as refused:
         raise UserError(

@@ -177,6 +177,12 @@ def test_sizes_are_checked_before_memory_is_asked_for(tmp_path: Path) -> None:
     assert peak < 4 << 20
 
 
+def test_deeply_nested_tuples_do_not_overflow_the_stack(tmp_path: Path) -> None:
+    path = tmp_path / "epoch1_test_score.pkl"
+    path.write_bytes(b"\x80\x02})" + b"\x85" * 2_000_000 + b"K\x01s.")
+    assert "deeply nested" in _refusal(path)
+
+
 def test_one_array_under_many_names_is_refused(tmp_path: Path) -> None:
     vector = np.zeros(20_000, np.float32)
     path = _pickle(tmp_path, {str(i): vector for i in range(2_000)})
