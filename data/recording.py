@@ -196,7 +196,7 @@ def _walk_frames(text: bytes, fields: _Fields) -> tuple[np.ndarray, list[int], l
     Everything but the coordinates is checked: the file has exactly the announced lines, each
     with the right number of fields.
     """
-    starts, ends = fields.starts[fields.first].tolist(), fields.ends[fields.first].tolist()
+    starts, ends = fields.starts[fields.first], fields.ends[fields.first]
     num_lines = len(starts)
     announced = text[starts[0] : ends[0]]
     heads: list[int] = []
@@ -220,9 +220,21 @@ def _walk_frames(text: bytes, fields: _Fields) -> tuple[np.ndarray, list[int], l
         return None
     lines = np.array(heads)
     layout = fields.counts[lines[:, None] + np.arange(_BODY_LINES)]
+    if (layout != _BODY_LAYOUT).any() or not _all_say_joints(
+        text, starts[lines + 1], ends[lines + 1]
+    ):
+        return None
+    return lines, frames, dropped
+
+
+def _all_say_joints(text: bytes, starts: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether every token ``text[starts[i]:ends[i]]`` is the number of joints."""
     expected = str(JOINTS).encode()
-    joint_counts_fit = all(text[starts[h + 1] : ends[h + 1]] == expected for h in heads)
-    return (lines, frames, dropped) if joint_counts_fit and (layout == _BODY_LAYOUT).all() else None
+    raw = np.frombuffer(text, np.uint8)
+    fits = ends - starts == len(expected)
+    for place, character in enumerate(expected):  # a short token is followed by a line's end
+        fits &= raw[np.minimum(starts + place, len(raw) - 1)] == character
+    return bool(fits.all())
 
 
 # ---- the careful reader ----
