@@ -6,7 +6,7 @@ python ensemble.py --scores W1 W2 W3 --search --out work_dir/fused
 
 Directories 1 are Koopman models, directories 2 plain CTR-GCN. Samples are joined by name. Labels
 are those in our score files; for published ones, those in NTU RGB+D and NW-UCLA sample names, or
---labels FILE: a score file of ours, or the published .npz data set.
+--labels FILE: a score file of ours, a store, or a published .npz data set.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.labels import labels_in_names, labels_of_published
+from data.labels import labels_in_names, labels_of_data_set
 from torchlight import cli
 from torchlight import ensemble as fusion
 from torchlight.errors import UserError
@@ -110,7 +110,7 @@ def _weights(args: argparse.Namespace, keys: list[str]) -> tuple[Sequence[float]
 def _labels(args: argparse.Namespace, tables: list[ScoreTable], names: list[str]) -> np.ndarray:
     """Labels (n,) from --labels, else the score files, else the sample names."""
     if args.labels and not is_score_file(args.labels):
-        labels = labels_of_published(args.labels)
+        labels = labels_of_data_set(args.labels)
         return fusion.pick_labels(labels, names, str(args.labels))
     found = fusion.agreed_labels([read_scores(args.labels)] if args.labels else tables, names)
     found = labels_in_names(names) if found is None else found

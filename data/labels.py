@@ -1,4 +1,4 @@
-"""Labels of named samples: from the names themselves, or from a published ``.npz`` data set."""
+"""Labels of named samples: from the names themselves, or from a data set."""
 
 import zipfile
 from collections.abc import Sequence
@@ -8,6 +8,9 @@ import numpy as np
 
 from data import splits, ucla
 from data.errors import DataError
+from data.store import Store
+
+STORE_SUFFIXES = (".h5", ".hdf5")
 
 
 def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
@@ -20,7 +23,19 @@ def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
     return None
 
 
-def labels_of_published(path: Path) -> dict[str, int]:
+def labels_of_data_set(path: Path) -> dict[str, int]:
+    """Labels of the samples of a store (``.h5``) or of a published ``.npz``'s test part.
+
+    Raises:
+        DataError: the file cannot be read as either.
+    """
+    if path.suffix in STORE_SUFFIXES:
+        store = Store(path)
+        return dict(zip(store.names, store.labels.tolist(), strict=True))
+    return _labels_of_published(path)
+
+
+def _labels_of_published(path: Path) -> dict[str, int]:
     """Labels of the test part of a published data set, whose samples are test_0, test_1, ...
 
     Raises:

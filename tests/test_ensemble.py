@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import ensemble
+from data.splits import NTU60, parse_name
+from data.store import write_store
 from torchlight.ensemble import fuse, search_weights
 from torchlight.scores import read_scores, write_scores
 
@@ -200,6 +202,20 @@ def test_labels_of_published_scores(tmp_path: Path, capsys: pytest.CaptureFixtur
     short = _data_set(tmp_path / "short.npz", np.array([1]))
     assert ensemble.main(["--scores", str(folder), "--labels", str(short)]) == 2
     assert "no label for 1 samples: test_1" in capsys.readouterr().err
+
+
+def test_labels_of_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["S001C001P001R001A001", "S001C001P001R001A002"]
+    ones = np.ones(2, dtype=np.int64)
+    frames = np.zeros((2, 1, 1, 25, 3), np.float32)
+    samples = [parse_name(name) for name in names]
+    write_store(tmp_path / "ntu.h5", NTU60, samples, ones, ones, ones > 1, frames)
+    folder = _published(tmp_path / "w", names[::-1], np.eye(2, dtype=np.float32)[::-1])
+    labels = ["--labels", str(tmp_path / "ntu.h5")]
+    assert ensemble.main(["--scores", str(folder), *labels]) == 0
+    assert "Top1 Acc: 100.0000%" in capsys.readouterr().out
+    (tmp_path / "ntu.h5").write_bytes(b"")
+    assert ensemble.main(["--scores", str(folder), *labels]) == 2
 
 
 def test_search_finds_the_strong_stream_whatever_its_scale() -> None:
