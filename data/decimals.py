@@ -90,7 +90,7 @@ def _parse_regular(
     # (1 << 8k) * _BYTE_INDEX has 7 - k in its top byte: the characters after a dot at byte k.
     after = ((dots >> _U(7)) * _BYTE_INDEX) >> _U(56)
     decimals = after[:, 0] + after[:, 1] + _U(8) * has_dot[:, 0]
-    power = _POWER[np.minimum(decimals, _WINDOW - 2).astype(np.intp)]
+    power = _POWER[np.minimum(decimals, _WINDOW - 1).astype(np.intp)]
     number = _eight_digits(digits)
     mantissa = number[:, 0] * _U(10**8) + number[:, 1]
     # The dot was read as a zero digit: whole * 10**(f+1) + fraction; squeeze that zero out.

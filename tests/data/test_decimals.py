@@ -64,5 +64,14 @@ def test_refuses_what_is_no_decimal_number(token):
         )
 
 
+@pytest.mark.parametrize("dot", range(17))
+@pytest.mark.parametrize("digits", ["1234567890123456", "0000000000000001", "9007199254740993"])
+def test_a_dot_anywhere_in_every_length(dot, digits):
+    dotted = digits[:dot] + "." + digits[dot:]
+    tokens = [sign + dotted[i:j] for sign in ("", "-") for i in range(16) for j in range(i, 18)]
+    tokens = [token for token in tokens if is_number(token.encode())]
+    assert parse(tokens).tobytes() == np.array([float(token) for token in tokens]).tobytes()
+
+
 def test_no_token_gives_no_number():
     assert len(parse_decimals(b"", np.empty(0, np.int64), np.empty(0, np.int64))) == 0
