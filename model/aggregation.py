@@ -20,6 +20,7 @@ Memory order: x and z are channels-last, (V, T, C); f is (C, 3, V, T) and a is (
 the sum over k and v is one product a channel, without a copy.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -47,46 +48,44 @@ def aggregate(x: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset
         (N, C, V, T), channels-last.
     """
     device = x.device.type
-    arguments = [x, weight, lift, relations, offset]
-    if not torch.is_autocast_enabled(device):
-        return _Aggregate.apply(*arguments)
-    dtype = torch.get_autocast_dtype(device)
+    arguments = [_rows(x), weight, lift, relations, offset]
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        arguments = [argument.to(dtype) for argument in arguments]
     with torch.autocast(device, enabled=False):
-        return _Aggregate.apply(*(argument.to(dtype) for argument in arguments))
+        z = _Aggregate.apply(*arguments)
+    return z.unflatten(1, (x.shape[2], -1)).permute(0, 3, 1, 2)
 
 
 class _Aggregate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor
+        ctx: Any, rows: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor
     ) -> Tensor:
-        rows = _rows(x)
+        v = relations.shape[-1]
         relations = relations.flatten(3)
         ctx.save_for_backward(rows, weight, lift, relations)
-        n, _, v, t = ctx.shape = x.shape
-        z = x.new_empty((n, v * t, lift.shape[1]))
-        for part in _parts(x):
+        z = rows.new_empty((*rows.shape[:2], lift.shape[1]))
+        for part in _parts(rows):
             a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
             base = offset[part].reshape(-1, v, 1)
             total = torch.baddbmm(base, a.transpose(1, 2), f)
-            _copy_transposed(z[part], total.view(-1, lift.shape[1], v * t))
-        return _maps(z, v)
+            z[part] = _transposed(total.view(-1, *z.shape[:0:-1]))
+        return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         rows, weight, lift, relations = ctx.saved_tensors
-        n, _, v, t = ctx.shape
-        dz = _rows(gradients[0])
+        (dz,) = gradients
+        v = math.isqrt(relations.shape[-1])
         drows, drelations = torch.empty_like(rows), torch.empty_like(relations)
-        doffset = rows.new_empty((n, lift.shape[1], v))
+        doffset = rows.new_empty((len(rows), lift.shape[1], v))
         exact = torch.promote_types(rows.dtype, torch.float32)
         dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
         for part in _parts(rows):
             a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
-            g = dz.new_empty((len(f) // lift.shape[1], lift.shape[1], v * t))
-            _copy_transposed(g, dz[part])
-            g = g.view(-1, v, t)
+            g = _transposed(dz[part]).view(len(a), v, -1)
             doffset[part] = g.sum(-1).view(doffset[part].shape)
             df = torch.bmm(a, g)
             da = torch.bmm(f, g.transpose(1, 2)).view(-1, lift.shape[1], NUM_SUBSET, v * v)
@@ -95,9 +94,8 @@ class _Aggregate(torch.autograd.Function):
             dlift += torch.matmul(da, relations[part].transpose(2, 3)).sum(0)
             drows[part], dw = _features_backward(df, rows[part], weight)
             dweight += dw
-        dx = _maps(drows, v)
         drelations = drelations.unflatten(3, (v, v))
-        return dx, dweight.to(rows.dtype), dlift.to(rows.dtype), drelations, doffset
+        return drows, dweight.to(rows.dtype), dlift.to(rows.dtype), drelations, doffset
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -105,17 +103,12 @@ def _rows(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _maps(rows: Tensor, v: int) -> Tensor:
-    """Return rows (N, V*T, C) as channels-last maps (N, C, V, T)."""
-    return rows.unflatten(1, (v, -1)).permute(0, 3, 1, 2)
-
-
-def _copy_transposed(target: Tensor, x: Tensor) -> Tensor:
-    """Write x (n, a, b) to target (n, b, a) and return it.
+def _transposed(x: Tensor) -> Tensor:
+    """Return (n, b, a) of (n, a, b), contiguous.
 
     A single sample is copied as a matrix, which torch transposes in tiles, several times faster.
     """
-    return target[0].copy_(x[0].t()) if len(x) == 1 else target.copy_(x.transpose(1, 2))
+    return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
 
 
 def _parts(x: Tensor) -> list[slice]:

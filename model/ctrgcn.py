@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from model.aggregation import NUM_SUBSET, aggregate
 from model.errors import ModelError
-from model.normalization import normalize
+from model.normalization import affine, convolve_and_normalize, normalize
 
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
@@ -92,17 +92,24 @@ class GraphUnit(nn.Module):
         lift, relations = self._lift(), self._relations(x.sum(-1) / x.shape[-1])
         weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1)
         bias = torch.stack([conv.conv3.bias for conv in self.convs])
+        shift = None
+        if not self.training:  # the batch norm is folded into weights and offset
+            scale, shift = affine([self.bn])
+            weight, bias = weight * scale.view(-1, 1, 1, 1, 1), bias * scale
         # The bias of the features, summed by the topology, is the same for all frames.
         offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
+        if shift is not None:
+            offset = offset + shift.unsqueeze(-1)
         z = aggregate(x, weight.flatten(0, 1).flatten(1), lift, relations, offset)
-        return F.relu_(normalize(z, [self.bn]).add_(self._residual(x)))
+        z = normalize(z, [self.bn]) if self.training else z
+        return F.relu_(z.add_(self._residual(x)))
 
     def _residual(self, x: Tensor) -> Tensor:
         """Return the unit's input with as many channels as its output."""
         if self.down is None:
             return x
         conv, bn = self.down
-        return normalize(conv(x), [bn])
+        return convolve_and_normalize(x, conv.weight, conv.bias, [bn])
 
     def _lift(self) -> Tensor:
         """Return [alpha W4, alpha b4, 1] of each subset, (3, C_out, R + 2)."""
@@ -133,20 +140,26 @@ class TemporalConvolution(nn.Module):
         self, in_channels: int, out_channels: int, size: int, *, stride: int = 1, dilation: int = 1
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, (size, 1))
+        self.conv: Any = nn.Conv2d(in_channels, out_channels, (size, 1))
         self.bn = nn.BatchNorm2d(out_channels)
-        self.stride = (1, stride)
-        self.dilation = (1, dilation)
-        self.padding = (0, dilation * (size - 1) // 2)
+        padding = dilation * (size - 1) // 2
+        self.options: dict[str, Any] = {
+            "stride": (1, stride),
+            "padding": (0, padding),
+            "dilation": (1, dilation),
+        }
 
     def convolve(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride)), without the batch norm."""
-        kernel = self.conv.weight.transpose(-1, -2)
-        return F.conv2d(x, kernel, self.conv.bias, self.stride, self.padding, self.dilation)
+        return F.conv2d(x, self._kernel(), self.conv.bias, **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
-        return normalize(self.convolve(x), [self.bn])
+        bias = self.conv.bias
+        return convolve_and_normalize(x, self._kernel(), bias, [self.bn], **self.options)
+
+    def _kernel(self) -> Tensor:
+        return self.conv.weight.transpose(-1, -2)
 
 
 class TemporalUnit(nn.Module):
@@ -197,18 +210,15 @@ class TemporalUnit(nn.Module):
         reduced = [first, second, pooled]
         weight = torch.cat([branch[0].weight for branch in reduced])
         bias = torch.cat([branch[0].bias for branch in reduced])
-        y = normalize(F.conv2d(x, weight, bias), [branch[1] for branch in reduced])
-        parts = [F.relu(part) for part in y.split(self.width, dim=1)]
-        z = torch.cat(
-            [
-                first[3].convolve(parts[0]),
-                second[3].convolve(parts[1]),
-                pooled[3](parts[2]),
-                F.conv2d(x, plain[0].weight, plain[0].bias, stride=(1, self.stride)),
-            ],
-            dim=1,
-        )
-        return normalize(z, [first[3].bn, second[3].bn, pooled[4], plain[1]])
+        y = convolve_and_normalize(x, weight, bias, [branch[1] for branch in reduced])
+        a, b, c = (F.relu(part) for part in y.split(self.width, dim=1))
+        c, last, stride = pooled[3](c), plain[0], (1, self.stride)
+        if self.training:
+            d = F.conv2d(x, last.weight, last.bias, stride=stride)
+            z = torch.cat([first[3].convolve(a), second[3].convolve(b), c, d], dim=1)
+            return normalize(z, [first[3].bn, second[3].bn, pooled[4], plain[1]])
+        d = convolve_and_normalize(x, last.weight, last.bias, [plain[1]], stride=stride)
+        return torch.cat([first[3](a), second[3](b), normalize(c, [pooled[4]]), d], dim=1)
 
 
 class Block(nn.Module):

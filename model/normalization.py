@@ -54,6 +54,29 @@ def normalize(x: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
     return y
 
 
+def affine(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (C,) of batch norms in evaluation mode: y = scale x + shift."""
+    weight, bias = (torch.cat([getattr(bn, name) for bn in norms]) for name in ("weight", "bias"))
+    mean = torch.cat([bn.get_buffer("running_mean") for bn in norms])
+    var = torch.cat([bn.get_buffer("running_var") for bn in norms])
+    scale = weight * torch.rsqrt(var + norms[0].eps)
+    return scale, bias - mean * scale
+
+
+def convolve_and_normalize(
+    x: Tensor, weight: Tensor, bias: Tensor, norms: Sequence[nn.BatchNorm2d], **options: Any
+) -> Tensor:
+    """Return a convolution followed by batch norms; ``options`` are those of ``conv2d``.
+
+    In evaluation mode the norms are folded into the weights, which are small, at each call: there
+    is no second copy of the model that could grow stale.
+    """
+    if norms[0].training:
+        return normalize(F.conv2d(x, weight, bias, **options), norms)
+    scale, shift = affine(norms)
+    return F.conv2d(x, weight * scale.view(-1, 1, 1, 1), bias * scale + shift, **options)
+
+
 class _Normalize(torch.autograd.Function):
     """Batch normalisation with the statistics of the batch; also returns them, (C,) each."""
 

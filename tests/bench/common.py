@@ -1,0 +1,128 @@
+"""What the benchmarks share: models of equal weights, alternating timing, memory, matrix peak.
+
+Timings alternate between the candidates (A B A B), so that a busy machine hurts all alike, and are
+reported as medians. Peak memory is that of a process of its own. The peak of matrix products is
+measured in the same run, as a product of two 2048 x 2048 matrices.
+"""
+
+import argparse
+import ctypes
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
+
+import textbook  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from model.classifier import Model  # noqa: E402
+from model.graph import resolve_graph  # noqa: E402
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "ucla": {"shape": (16, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
+    "ntu": {"shape": (16, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
+}
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--rounds", type=int, default=5, help="rounds of each candidate (5)")
+    result.add_argument("--threads", type=int, default=torch.get_num_threads())
+    result.add_argument("--keep-freed-memory", action="store_true", help="see keep_freed_memory")
+    result.add_argument("--json", type=Path, help="also write the results here")
+    result.add_argument("--peak", help=argparse.SUPPRESS)  # run one candidate, print its memory
+    return result
+
+
+def set_up(options: argparse.Namespace) -> None:
+    """Apply the common options to this process."""
+    torch.set_num_threads(options.threads)
+    if options.keep_freed_memory:
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory instead of returning it to the system, where there is glibc.
+
+    Large tensors are otherwise mapped anew for each operation, and every page of them faults.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def build_pair(name: str, num_class: int | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Return our model and the textbook's with the same weights, and an input."""
+    facts = SHAPES[name]
+    _, channels, _, joints, persons = facts["shape"]
+    torch.manual_seed(0)
+    classes = num_class or facts["num_class"]
+    ours = Model(classes, joints, persons, facts["graph"], in_channels=channels)
+    adjacency = torch.from_numpy(resolve_graph(facts["graph"]))
+    theirs = textbook.Textbook(classes, persons, adjacency, channels)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs, torch.randn(facts["shape"])
+
+
+def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Return the median wall time of each candidate in seconds, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for number in range(rounds + 1):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def matrix_peak(dtype: torch.dtype) -> float:
+    """Return the rate of matrix products of this process in GFLOP/s, best of five."""
+    size = 2048
+    matrix = torch.randn(size, size).to(dtype)
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.mm(matrix, matrix)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e9
+
+
+def peak_memory(candidate: str, arguments: list[str]) -> float:
+    """Run this script again for one candidate and return its peak resident memory in GB."""
+    command = [sys.executable, sys.argv[0], *arguments, "--peak", candidate]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(output.split()[-1])
+
+
+def print_own_peak() -> None:
+    """Print this process's peak resident memory in GB, for ``peak_memory``.
+
+    Linux alone: ``getrusage`` would count the parent's memory from before the program started.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    print(int(kilobytes) / 1e6)
+
+
+def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print one line a result, and write all as JSON where asked."""
+    for row in rows:
+        print("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
+    if options.json:
+        machine = {"threads": options.threads, "torch": torch.__version__}
+        options.json.write_text(json.dumps({**machine, "results": rows}, indent=1) + "\n")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
