@@ -167,6 +167,14 @@ def test_number_of_workers_and_resuming_do_not_show(raw, undisturbed, tmp_path):
     assert changed == [damaged]
 
 
+def test_a_complete_folder_is_incomplete_again_while_it_is_remade(raw, tmp_path):
+    read_step(NTU60, raw, tmp_path / "read", piece_size=4)
+    with pytest.raises(SampleFault):
+        read_step(NTU60, raw, tmp_path / "read", piece_size=5, strict=True)
+    with pytest.raises(DataError, match="not complete"):
+        denoise_step(NTU60, tmp_path / "read", tmp_path / "denoise")
+
+
 def test_a_changed_file_is_read_again(raw, tmp_path):
     copy = tmp_path / "raw"
     shutil.copytree(raw, copy)

@@ -106,6 +106,7 @@ def _chunk(file):
         _replace("offsets", np.array([0, 4, 16, 18])),
         _replace("offsets", np.array([0.0, 4, 16, 19])),
         _replace("actors", np.array([1, 3, 1], "u1")),
+        _replace("offsets", np.array([0, 5, 16, 19])),  # 11 rows of 2 actors
         _replace("labels", np.array([0, 1, 120])),
         _replace("labels", np.array([0, 1])),
         _replace("splits/xsub/train", np.array([3])),
