@@ -65,8 +65,6 @@ def _classes(config: Config) -> tuple[Target, Target, Target | None]:
     if config.phase == "train":
         faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
     faults += binding_faults("model_args", model, config.model_args)
-    if config.val_fraction is not None or config.val_subjects is not None:
-        faults += binding_faults("val_fraction, val_subjects", feeder, {"augment": False})
     evaluator = None
     if config.evaluator is not None:
         evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
@@ -80,8 +78,12 @@ def _classes(config: Config) -> tuple[Target, Target, Target | None]:
 
 
 def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
-    """The splits of a run by name; with a part held out, "val" is that part, unaugmented."""
-    seeded = {"seed": config.seed} if "seed" in inspect.signature(feeder.cls).parameters else {}
+    """The splits of a run by name.
+
+    With a part held out, "val" is that part, read as the test split is: by its arguments.
+    """
+    known = inspect.signature(feeder.cls).parameters
+    seeded = {"seed": config.seed} if "seed" in known else {}
     sets = {"test": feeder.build({**seeded, **config.test_feeder_args})}
     if config.phase == "test":
         return sets
@@ -95,7 +97,7 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
         seed=config.seed,
     )
     split = {k: v for k, v in config.train_feeder_args.items() if k in SPLIT_KEYS}
-    own = {**(split or {"split": "train"}), "augment": False}
+    own = {**(split or {"split": "train"}), **({"augment": False} if "augment" in known else {})}
     kept = {k: v for k, v in config.test_feeder_args.items() if k not in SPLIT_KEYS}
     plain = feeder.build({**seeded, **kept, **own})
     sets["val"] = Subset(plain, held)
