@@ -1,4 +1,4 @@
-"""The training command on files of NW-UCLA's form: mistakes in the data, and a run on the real set."""
+"""The training command on NW-UCLA's files: mistakes in the data, and a run on the real set."""
 
 import json
 import re

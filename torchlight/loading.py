@@ -6,6 +6,7 @@ of the optimiser sees ``global_batch_size`` samples, cut into micro-batches that
 floating-point order, on 1 process with accumulation and on 64 without.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -164,6 +165,13 @@ def _whole(batch: Any) -> Any:
     return batch
 
 
+def _cores() -> int:
+    """Cores this process may use; more loading workers than these only get in the way."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Loader:
     """Iterates a dataset's batches; workers persist over epochs."""
 
@@ -176,11 +184,12 @@ class Loader:
         pin_memory: bool,
     ) -> None:
         self.dataset, self.batches = dataset, batches
+        workers = min(workers, _cores(), max(len(batches), 1))
         self._fetcher = _BatchFetcher(dataset)
         self._loader: DataLoader = DataLoader(
             self._fetcher,  # type: ignore[arg-type]  # read by __getitems__ alone
             batch_sampler=batches,
-            num_workers=min(workers, max(len(batches), 1)),
+            num_workers=workers,
             collate_fn=_whole,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,

@@ -70,7 +70,8 @@ def check_compatible(config: Config, model: nn.Module, datasets: dict[str, Datas
         if len(dataset) == 0:
             raise UserError(f"the {part} split has no samples")
         highest = int(np.max(dataset.labels))
-        if classes is not None and highest >= classes:
+        scored_by_model = part == "train" or config.evaluator is None
+        if classes is not None and scored_by_model and highest >= classes:
             raise UserError(
                 f"model_args.num_class is {classes}, but the {part} split has label {highest}; "
                 f"it must be at least {highest + 1}"
@@ -504,7 +505,7 @@ class Trainer:
         apply_weights(self.model, best, BEST)
         title = f"best epoch ({position.best_epoch}, chosen on {chooser})"
         evaluation = self._report_on("best", title)
-        if not self.val_set:
+        if not self.val_set and self.config.evaluator is None:
             self.log.info(
                 "note: the test split chose the best epoch, as is published practice; for an "
                 "honest choice say --val-fraction 0.1 or --val-subjects ..."
