@@ -515,7 +515,11 @@ class Trainer:
         if position.skipped:
             self.log.info(f"{position.skipped} steps were skipped for a loss that was not finite")
         self.log.info(f"peak memory of this process: {_peak_memory(self.world.device)}")
-        self.log.info(f"everything is in {self.folder}; curves: tensorboard --logdir {self.folder}")
+        self.log.info(
+            f"in {self.folder}: weights {BEST}, best_test_confusion.png, "
+            f"best_test_each_class_acc.csv, best_test_wrong.txt; "
+            f"curves: tensorboard --logdir {self.folder}"
+        )
 
     def _report_on(self, tag: str, title: str) -> Evaluation | None:
         evaluation = self._test_scorer(self.model, tag)
