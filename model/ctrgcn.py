@@ -61,15 +61,23 @@ class GraphUnit(nn.Module):
     Args:
         adjacency: float (3, V, V), where the learnt adjacency starts.
         adaptive: learn the adjacency; otherwise it is a constant and no entry of the checkpoint.
+        recompute: save memory in training at the cost of time (see ``model.aggregation``).
     """
 
     PA: Tensor
     convs: Any  # a ModuleList of Relation; torch types its items as plain modules
 
     def __init__(
-        self, in_channels: int, out_channels: int, adjacency: np.ndarray, *, adaptive: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        adjacency: np.ndarray,
+        *,
+        adaptive: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         start = torch.tensor(adjacency, dtype=torch.float32)
         if adaptive:
             self.PA = nn.Parameter(start)
@@ -100,7 +108,9 @@ class GraphUnit(nn.Module):
         offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
         if shift is not None:
             offset = offset + shift.unsqueeze(-1)
-        z = aggregate(x, weight.flatten(0, 1).flatten(1), lift, relations, offset)
+        z = aggregate(
+            x, weight.flatten(0, 1).flatten(1), lift, relations, offset, recompute=self.recompute
+        )
         z = normalize(z, [self.bn]) if self.training else z
         return F.relu_(z.add_(self._residual(x)))
 
@@ -227,6 +237,7 @@ class Block(nn.Module):
     Args:
         residual: False in the first block. Otherwise identity, or a 1x1 temporal convolution with
             batch norm where channels or stride change.
+        unit: options of the graph unit.
     """
 
     def __init__(
@@ -237,10 +248,10 @@ class Block(nn.Module):
         *,
         stride: int = 1,
         residual: bool = True,
-        adaptive: bool = True,
+        **unit: bool,
     ) -> None:
         super().__init__()
-        self.gcn1 = GraphUnit(in_channels, out_channels, adjacency, adaptive=adaptive)
+        self.gcn1 = GraphUnit(in_channels, out_channels, adjacency, **unit)
         self.tcn1 = TemporalUnit(out_channels, stride=stride)
         self.residual: nn.Module | None = None
         if residual and in_channels == out_channels and stride == 1:
@@ -267,6 +278,7 @@ class Backbone(nn.Module):
         channels: output channels of the blocks, multiples of 8.
         strides: stride in time of the blocks.
         adaptive: learn the adjacency.
+        recompute: save memory in training at the cost of time (see ``model.aggregation``).
     """
 
     def __init__(
@@ -278,6 +290,7 @@ class Backbone(nn.Module):
         channels: Sequence[int] = CHANNELS,
         strides: Sequence[int],
         adaptive: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if len(strides) != len(channels):
@@ -295,7 +308,13 @@ class Backbone(nn.Module):
         rows = zip(self.block_names, sources, channels, strides, strict=True)
         for name, source, target, stride in rows:
             block = Block(
-                source, target, adjacency, stride=stride, residual=name != "l1", adaptive=adaptive
+                source,
+                target,
+                adjacency,
+                stride=stride,
+                residual=name != "l1",
+                adaptive=adaptive,
+                recompute=recompute,
             )
             self.add_module(name, block)
 
