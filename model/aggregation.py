@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.threads import map_shares
+from model.threads import batch_slices, map_shares
 
 NUM_SUBSET = 3
 
@@ -94,7 +94,7 @@ class _Aggregate(torch.autograd.Function):
                 total = torch.baddbmm(base, a.transpose(1, 2), f)
                 z[part] = _transposed(total.view(-1, *z.shape[:0:-1]))
 
-        map_shares(work, _parts(rows), rows.device)
+        map_shares(work, batch_slices(rows, 1), rows.device)
         return z
 
     @staticmethod
@@ -121,7 +121,7 @@ class _Aggregate(torch.autograd.Function):
                 dweight += dw
             return dweight, dlift
 
-        shares = map_shares(work, _parts(rows), rows.device)
+        shares = map_shares(work, batch_slices(rows, 1), rows.device)
         dweight, dlift = (sum(share).to(rows.dtype) for share in zip(*shares, strict=True))
         return drows, dweight, dlift, drelations.unflatten(3, (v, v)), doffset, None
 
@@ -137,12 +137,6 @@ def _transposed(x: Tensor) -> Tensor:
     A single sample is copied as a matrix, which torch transposes in tiles, several times faster.
     """
     return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
-
-
-def _parts(x: Tensor) -> list[slice]:
-    """Return slices of the batch: single samples on a processor with caches, else all at once."""
-    size = 1 if x.device.type == "cpu" else len(x)
-    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:

@@ -111,7 +111,8 @@ class GraphUnit(nn.Module):
         z = aggregate(
             x, weight.flatten(0, 1).flatten(1), lift, relations, offset, recompute=self.recompute
         )
-        z = normalize(z, [self.bn]) if self.training else z
+        if self.training:
+            return normalize([z], [self.bn], residual=self._residual(x), relu=True)[0]
         return F.relu_(z.add_(self._residual(x)))
 
     def _residual(self, x: Tensor) -> Tensor:
@@ -214,21 +215,29 @@ class TemporalUnit(nn.Module):
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, BRANCH_NORM_SPREAD)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, V, T) to (N, C, V, ceil(T / stride))."""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (N, C, V, T) to ReLU(branches + residual), both (N, C, V, ceil(T / stride)).
+
+        Residual and ReLU are the block's; they are taken along in one pass with the batch norms.
+        """
         first, second, pooled, plain = self.branches
-        reduced = [first, second, pooled]
+        reduced, last, stride = [first, second, pooled], plain[0], (1, self.stride)
         weight = torch.cat([branch[0].weight for branch in reduced])
         bias = torch.cat([branch[0].bias for branch in reduced])
-        y = convolve_and_normalize(x, weight, bias, [branch[1] for branch in reduced])
-        a, b, c = (F.relu(part) for part in y.split(self.width, dim=1))
-        c, last, stride = pooled[3](c), plain[0], (1, self.stride)
+        norms = [branch[1] for branch in reduced]
         if self.training:
+            y = F.conv2d(x, weight, bias)
+            a, b, c = normalize([y], norms, relu=True, pieces=3)
             d = F.conv2d(x, last.weight, last.bias, stride=stride)
-            z = torch.cat([first[3].convolve(a), second[3].convolve(b), c, d], dim=1)
-            return normalize(z, [first[3].bn, second[3].bn, pooled[4], plain[1]])
+            ends = [first[3].convolve(a), second[3].convolve(b), pooled[3](c), d]
+            norms = [first[3].bn, second[3].bn, pooled[4], plain[1]]
+            return normalize(ends, norms, residual=residual, relu=True)[0]
+        y = convolve_and_normalize(x, weight, bias, norms)
+        a, b, c = (F.relu(part) for part in y.chunk(3, dim=1))
         d = convolve_and_normalize(x, last.weight, last.bias, [plain[1]], stride=stride)
-        return torch.cat([first[3](a), second[3](b), normalize(c, [pooled[4]]), d], dim=1)
+        (c,) = normalize([pooled[3](c)], [pooled[4]])
+        z = torch.cat([first[3](a), second[3](b), c, d], dim=1)
+        return F.relu_(z if residual is None else z.add_(residual))
 
 
 class Block(nn.Module):
@@ -262,10 +271,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
-        y = self.tcn1(self.gcn1(x))
-        if self.residual is not None:
-            y = y.add_(self.residual(x))
-        return F.relu_(y)
+        return self.tcn1(self.gcn1(x), None if self.residual is None else self.residual(x))
 
 
 class Backbone(nn.Module):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -44,6 +45,16 @@ def map_shares(
             return work(share)
 
     return list(_pool(count).map(run, shares))
+
+
+def batch_slices(x: Tensor, size: int) -> list[slice]:
+    """Return slices of a batch: of at most ``size`` bytes of x on the CPU (or of one sample).
+
+    Elsewhere the whole batch is one slice: there are no caches of that kind.
+    """
+    own = x[:1].numel() * x.element_size()
+    step = max(1, size // own) if x.device.type == "cpu" else len(x)
+    return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
 def _pool(count: int) -> ThreadPoolExecutor:

@@ -32,7 +32,7 @@ def test_equals_separate_batch_norms(shape: tuple[int, ...]) -> None:
     ours = joint((3, 4))
     theirs = copies(ours)
     x = (torch.randn(shape, dtype=torch.float64) * 3 + 5).requires_grad_()
-    y = normalize(x, ours)
+    (y,) = normalize([x], ours)
     expected = torch.cat([bn(part) for bn, part in zip(theirs, x.split([3, 4], 1), strict=True)], 1)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
     direction = torch.randn_like(y)
@@ -48,13 +48,13 @@ def test_equals_separate_batch_norms(shape: tuple[int, ...]) -> None:
 
 def test_evaluation_uses_running_statistics_and_leaves_them() -> None:
     norms = joint((3, 4))
-    normalize(torch.randn(2, 7, 3, 5, dtype=torch.float64), norms)
+    normalize([torch.randn(2, 7, 3, 5, dtype=torch.float64)], norms)
     before = [bn.running_mean.clone() for bn in norms]
     for bn in norms:
         bn.eval()
     x = torch.randn(2, 7, 3, 5, dtype=torch.float64)
     expected = torch.cat([bn(part) for bn, part in zip(norms, x.split([3, 4], 1), strict=True)], 1)
-    torch.testing.assert_close(normalize(x, norms), expected)
+    torch.testing.assert_close(normalize([x], norms)[0], expected)
     assert all(torch.equal(bn.running_mean, m) for bn, m in zip(norms, before, strict=True))
 
 
@@ -62,7 +62,7 @@ def test_float32_sums_are_exact_to_rounding() -> None:
     torch.manual_seed(0)
     x = (torch.randn(16, 8, 20, 52) + 3).contiguous(memory_format=torch.channels_last)
     bn = nn.BatchNorm2d(8)
-    normalize(x, [bn])
+    normalize([x], [bn])
     mean = x.double().mean((0, 2, 3))
     error = ((bn.running_mean.double() / 0.1 - mean) / mean).abs().max()
     assert error < 3e-7
