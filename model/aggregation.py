@@ -92,7 +92,7 @@ class _Aggregate(torch.autograd.Function):
                     ctx.features[part.start] = f
                 base = offset[part].reshape(-1, v, 1)
                 total = torch.baddbmm(base, a.transpose(1, 2), f)
-                z[part] = _transposed(total.view(-1, *z.shape[:0:-1]))
+                _write_transposed(z[part], total.view(-1, *z.shape[:0:-1]))
 
         map_shares(work, batch_slices(rows, 1), rows.device)
         return z
@@ -115,10 +115,8 @@ class _Aggregate(torch.autograd.Function):
                 g = _transposed(dz[part]).view(len(a), v, -1)
                 doffset[part] = g.sum(-1).view(doffset[part].shape)
                 da, df = torch.bmm(f, g.transpose(1, 2)), torch.bmm(a, g)
-                drelations[part], dl = _topology_backward(da, lift, relations[part])
-                drows[part], dw = _features_backward(df, rows[part], weight)
-                dlift += dl
-                dweight += dw
+                dlift += _topology_backward(da, lift, relations[part], drelations[part])
+                dweight += _features_backward(df, rows[part], weight, drows[part])
             return dweight, dlift
 
         shares = map_shares(work, batch_slices(rows, 1), rows.device)
@@ -134,9 +132,17 @@ def _rows(x: Tensor) -> Tensor:
 def _transposed(x: Tensor) -> Tensor:
     """Return (n, b, a) of (n, a, b), contiguous.
 
-    A single sample is copied as a matrix, which torch transposes in tiles, several times faster.
+    Single samples are copied as matrices, which torch transposes in tiles, several times faster.
     """
     return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
+
+
+def _write_transposed(target: Tensor, x: Tensor) -> None:
+    """Copy x (n, a, b) to (n, b, a), as ``_transposed``."""
+    if len(x) == 1:
+        target[0].copy_(x[0].t())
+    else:
+        target.copy_(x.transpose(1, 2))
 
 
 def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
@@ -149,14 +155,14 @@ def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
     return a.view(-1, NUM_SUBSET * v, v)
 
 
-def _topology_backward(da: Tensor, lift: Tensor, relations: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of relations (n, 3, R', V*V) and L from that of a, (n*C, 3V, V)."""
+def _topology_backward(da: Tensor, lift: Tensor, relations: Tensor, drelations: Tensor) -> Tensor:
+    """Return the gradient of L, write that of relations (n, 3, R', V*V), from a's, (n*C, 3V, V)."""
     da = da.view(len(relations), lift.shape[1], NUM_SUBSET, -1).transpose(1, 2)
     if len(relations) == 1:
-        drelations = torch.bmm(lift.transpose(1, 2), da[0]).unsqueeze(0)
-        return drelations, torch.bmm(da[0], relations[0].transpose(1, 2))
-    dlift = torch.matmul(da, relations.transpose(2, 3)).sum(0)
-    return torch.matmul(lift.transpose(1, 2), da), dlift
+        torch.bmm(lift.transpose(1, 2), da[0], out=drelations[0])
+        return torch.bmm(da[0], relations[0].transpose(1, 2))
+    drelations.copy_(torch.matmul(lift.transpose(1, 2), da))
+    return torch.matmul(da, relations.transpose(2, 3)).sum(0)
 
 
 def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
@@ -168,10 +174,12 @@ def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
     return f.view(len(rows) * len(weight) // NUM_SUBSET, NUM_SUBSET * v, -1)
 
 
-def _features_backward(df: Tensor, rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of rows (n, V*T, C_in) and W (3C, C_in) from that of f."""
+def _features_backward(df: Tensor, rows: Tensor, weight: Tensor, drows: Tensor) -> Tensor:
+    """Return the gradient of W (3C, C_in), write that of rows (n, V*T, C_in), from that of f."""
     df = df.view(len(rows), len(weight), -1)
     if len(rows) == 1:
-        return torch.mm(df[0].t(), weight).unsqueeze(0), torch.mm(df[0], rows[0])
+        torch.mm(df[0].t(), weight, out=drows[0])
+        return torch.mm(df[0], rows[0])
     flat = df.transpose(1, 2).flatten(0, 1)
-    return (flat @ weight).view(rows.shape), flat.t() @ rows.flatten(0, 1)
+    drows.copy_((flat @ weight).view(rows.shape))
+    return flat.t() @ rows.flatten(0, 1)
