@@ -60,7 +60,10 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     prepare_torch(config)
     queries = world.main_first(lambda: feeder.build(config.test_feeder_args))
     if not hasattr(queries, "exemplars"):
-        raise UserError("feeder: one-shot needs one that knows its exemplars (feeders.oneshot)")
+        raise UserError(
+            f"feeder: {config.feeder} knows no exemplars; one-shot takes feeders.oneshot.Feeder, "
+            "with this one as its base (see config/ucla-oneshot)"
+        )
     entries = load_weights(weights)
     arguments = build_part(config.model_args, "graph", "model_args", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
