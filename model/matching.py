@@ -44,11 +44,14 @@ class Matcher:
             raise ModelError(f"matching: expected (c, k, d, T), got {tuple(exemplars.shape)}")
         check_matching(match, rcond)
         self.match = match
+        count, _, width, _ = exemplars.shape
+        shape = (count, width, width) if match == "dmd" else (count, width)
         dtype = torch.promote_types(exemplars.dtype, torch.float32)
+        self._template = exemplars.new_empty(shape, dtype=dtype)
         # A few classes at a time: a fit takes several times the memory of what it gives.
-        self._template = torch.cat(
-            [_template(part, match, rcond).to(dtype) for part in exemplars.split(CLASS_BLOCK)]
-        )
+        blocks = exemplars.split(CLASS_BLOCK)
+        for fitted, block in zip(self._template.split(CLASS_BLOCK), blocks, strict=True):
+            fitted.copy_(_template(block, match, rcond))
 
     def distances(self, x: Tensor) -> Tensor:
         """Distances (N, c) of queries x (N, d, T) to every class, in bounded memory.
