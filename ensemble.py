@@ -64,17 +64,28 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--dataset", "--datasets", help=f"benchmark: {', '.join(DATASETS)}")
     for flag, label in STREAMS.items():
         spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('-', '_')}"))
         parser.add_argument(*spellings, metavar="DIR", help=f"scores of the {label} stream")
-    parser.add_argument("--scores", nargs="+", default=[], metavar="DIR_OR_FILE")
-    parser.add_argument("--alpha", nargs="+", type=float, help="a weight for each stream given")
+    parser.add_argument(
+        "--scores", nargs="+", default=[], metavar="DIR_OR_FILE", help="any streams, in any number"
+    )
+    parser.add_argument(
+        "--alpha",
+        nargs="+",
+        type=float,
+        metavar="WEIGHT",
+        help="one for each stream given, in the order of the flags above",
+    )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="where the labels are")
-    parser.add_argument("--normalise", choices=("none", "softmax"), default="none")
+    parser.add_argument(
+        "--normalise",
+        choices=("none", "softmax"),
+        default="none",
+        help="softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]",
+    )
     parser.add_argument("--search", action="store_true", help="find weights by cross-validation")
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation [5]")
     parser.add_argument("--seed", type=int, default=0, help="of the cut into folds [0]")

@@ -4,11 +4,10 @@ python test_oneshot.py --config config/ucla-oneshot/koopman_oneshot_test.yaml --
 python test_oneshot.py --config ... --weights ... --match cosine --shots 5
 torchrun --nproc_per_node=4 test_oneshot.py --config ... --weights ...
 
-Besides the flags of main_multigpu.py: --match dmd | l2 | cosine is the matching reported in full
-(all three are compared), --rcond the cut-off of the dmd fit, --shots the exemplars a class.
+Queries and exemplars are those of test_feeder_args: see feeders/oneshot.py. All matchings are
+compared; the distances, predictions and confusions written are of the one chosen.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +21,14 @@ from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
 from model.published import ALIASES
 from torchlight import cli, distributed
-from torchlight.checkpoint import apply_weights, load_weights
+from torchlight.checkpoint import Weights, apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
-from torchlight.registry import binding_faults, resolve
+from torchlight.registry import binding_faults, build_part, resolve
 from torchlight.reports import (
     class_accuracy,
+    comparison,
     confusion,
     topk_accuracy,
     write_comparison,
@@ -60,9 +60,14 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     prepare_torch(config)
     queries = world.main_first(lambda: feeder.build(config.test_feeder_args))
     if not hasattr(queries, "exemplars"):
-        raise UserError("feeder: one-shot needs one that knows its exemplars (feeders.oneshot)")
-    model = model_class.build(config.model_args)
-    apply_weights(model, load_weights(weights), weights, config.ignore_weights)
+        raise UserError(
+            f"feeder: {config.feeder} knows no exemplars; one-shot takes feeders.oneshot.Feeder, "
+            "with this one as its base (see config/ucla-oneshot)"
+        )
+    entries = load_weights(weights)
+    arguments = build_part(config.model_args, "graph", "model_args", ALIASES, allowed)
+    model = model_class.build(_with_classes_of(entries, arguments))
+    apply_weights(model, entries, weights, config.ignore_weights)
     scorer = SplitScorer(
         queries,
         batch_size=config.test_batch_size,
@@ -79,12 +84,20 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
 
 def _configuration(argv: Sequence[str] | None) -> tuple[Config, str]:
     """The configuration, this command's own flags laid over it, and the file of weights."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--match", choices=MATCHES)
-    parser.add_argument("--rcond", type=float)
-    parser.add_argument("--shots", type=int)
+    parser = cli.Parser(add_help=False)
+    matching = parser.add_argument_group("matching")
+    matching.add_argument("--match", choices=MATCHES, help="which one to report in full [dmd]")
+    matching.add_argument(
+        "--rcond",
+        type=float,
+        help="dmd keeps an exemplar's directions stronger than this times the strongest "
+        f"[evaluator_args, or {RCOND}]",
+    )
+    matching.add_argument(
+        "--shots", type=int, metavar="K", help="exemplars a class, fitted jointly [1]"
+    )
     own, rest = parser.parse_known_args(argv)
-    config, _ = parse(rest, __doc__ or "")
+    config, _ = parse(rest, __doc__ or "", parser)
     if config.weights is None:
         raise UserError("--weights FILE is missing: what to embed exemplars and queries with")
     given = {key: value for key, value in vars(own).items() if value is not None}
@@ -96,24 +109,34 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str]:
     return config.model_copy(update=update), config.weights
 
 
+def _with_classes_of(entries: Weights, model_args: dict[str, Any]) -> dict[str, Any]:
+    """The model's arguments for as many classes as the weights have; none of them is asked about.
+
+    Published one-shot weights have heads for the novel classes as well.
+    """
+    heads = [entries[key] for key in ("K", "fc.weight") if key in entries]
+    known = "num_class" in model_args and heads and heads[0].dim() > 1
+    return {**model_args, "num_class": len(heads[0])} if known else model_args
+
+
 def _report(config: Config, evaluation: Evaluation, queries: Any) -> None:
     """Print and write what the matchings say; the one asked for in full."""
     names, labels, classes = evaluation.names, evaluation.labels, queries.class_names
     stacked = evaluation.scores.reshape(len(labels), len(MATCHES), len(classes))
     folder, chosen = Path(config.work_dir), config.evaluator_args["match"]
     compared: dict[str, tuple[float, np.ndarray]] = {}
-    print(f"{len(labels)} queries of {len(classes)} novel classes; weights {config.weights}")
     for match, scores in zip(MATCHES, np.moveaxis(stacked, 1, 0), strict=True):
         by_class = class_accuracy(confusion(scores, labels))
         compared[match] = (topk_accuracy(scores, labels, (1,))[1], by_class)
-        print(f"{match:>8} top-1 {compared[match][0]:.2%}")
     scores = stacked[:, MATCHES.index(chosen)]
-    for name, accuracy in zip(classes, compared[chosen][1], strict=True):
-        print(f"{chosen:>8} class {name}: {accuracy:.2%}")
+    shots = len(queries.exemplars.sample_names) // len(classes)
+    print(f"weights: {config.weights}")
+    print(f"exemplars a class: {shots}; dmd cut-off: {config.evaluator_args['rcond']}")
+    print(comparison(compared, classes, np.bincount(labels, minlength=len(classes))))
     write_report(folder, STEM, scores, labels, names, classes)
     write_distances(folder, STEM, -scores, labels, names, classes)
     write_comparison(folder / f"{STEM}_matchings.csv", compared, classes)
-    print(f"wrote {folder / STEM}_*")
+    print(f"wrote {folder / STEM}_*: all of {chosen} but the comparison, {STEM}_matchings.csv")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ and size that belong to the performer: a single pose tells little, its change in
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 from data.demo_motion import ACTIONS, Action, Body, act, joint_positions, mirrored
 from data.errors import DataError
 from data.skeleton_text import write_skeleton_file
+from data.splits import EXEMPLARS, parse_name
 
 FRAME_RATE = 30.0
 FRAMES = (60, 100)
@@ -61,19 +62,28 @@ class Sample:
 
 
 def samples(
-    *, actions: int = 8, performers: int = 20, cameras: int = 3, replications: int = 2
+    *,
+    actions: int | Sequence[int] = 8,
+    performers: int = 20,
+    cameras: int = 3,
+    replications: int = 2,
 ) -> list[Sample]:
     """Return every combination, in the order of their names.
 
     A performer has one setup for the actions up to 60 (setups 1 to 17, as in NTU RGB+D 60), and
     one for those beyond (18 to 32).
 
+    Args:
+        actions: how many, or which ids.
+
     Raises:
         DataError: a number is out of range.
     """
+    ids = range(1, actions + 1) if isinstance(actions, int) else sorted(set(actions))
+    least, most = min(ids, default=0), max(ids, default=0)
     limits = {"actions": MAX_ACTIONS, "performers": 999, "cameras": 3, "replications": 999}
     wanted = {
-        "actions": actions,
+        "actions": least if least < 1 else most,
         "performers": performers,
         "cameras": cameras,
         "replications": replications,
@@ -83,12 +93,18 @@ def samples(
             raise DataError(f"demo: {what} {number} is not between 1 and {limits[what]}")
     combinations = (
         Sample(_setup(performer, action), camera, performer, replication, action)
-        for action in range(1, actions + 1)
+        for action in ids
         for performer in range(1, performers + 1)
         for camera in range(1, cameras + 1)
         for replication in range(1, replications + 1)
     )
     return sorted(combinations, key=lambda sample: sample.name)
+
+
+def exemplars() -> list[Sample]:
+    """The clips that the one-shot protocol of NTU RGB+D 120 names, in the order of their names."""
+    named = [parse_name(name) for name in sorted(EXEMPLARS)]
+    return [Sample(n.setup, n.camera, n.subject, n.replication, n.action) for n in named]
 
 
 def generate(
@@ -235,6 +251,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.demo", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--actions", type=int, default=8, help="classes, up to 120 (default: 8)")
+    parser.add_argument("--action-ids", type=int, nargs="+", metavar="ID", help="these instead")
+    parser.add_argument(
+        "--exemplars",
+        action="store_true",
+        help="also the 20 clips that the one-shot protocol of NTU RGB+D 120 names",
+    )
     parser.add_argument("--performers", type=int, default=20, help="people (default: 20)")
     parser.add_argument("--cameras", type=int, default=3, help="views, up to 3 (default: 3)")
     parser.add_argument("--replications", type=int, default=2, help="takes (default: 2)")
@@ -246,11 +268,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         wanted = samples(
-            actions=args.actions,
+            actions=args.action_ids or args.actions,
             performers=args.performers,
             cameras=args.cameras,
             replications=args.replications,
         )[: args.limit]
+        if args.exemplars:
+            wanted = sorted({*wanted, *exemplars()}, key=lambda sample: sample.name)
         count = write_raw(args.out, wanted, seed=args.seed, second_body=args.second_body)
     except (DataError, OSError) as error:
         print(error, file=sys.stderr)

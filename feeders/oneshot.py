@@ -26,7 +26,9 @@ class Feeder(BatchFeeder):
 
     Args:
         split: "train", "test" (the queries) or "exemplar".
-        novel_classes: labels, from 0, in the underlying data set.
+        novel_classes: labels, from 0, in the underlying data set. The train part of a data set
+            that was cut before has none of them; where its labels count the auxiliary classes
+            alone, say ``[]``.
         exemplars: a rule of ``data.oneshot`` or a list of sample names.
         shots: exemplars a class.
         base: dotted name, within ``feeders``, of the class that reads the data set; or the class.
@@ -125,7 +127,9 @@ def _part(
     novel = list(novel_classes)
     present = set(labels.tolist())
     absent = [label for label in novel if label not in present]
-    if not novel or len(set(novel)) != len(novel) or absent:
+    # A file for training may be cut already, as the published one is: it has none of them.
+    cut_already = split == "train" and len(absent) == len(novel)
+    if len(set(novel)) != len(novel) or not (cut_already or (novel and not absent)):
         raise DataError(
             f"novel_classes: {novel} must be distinct labels of the data set, which has "
             f"{min(present)} to {max(present)}" + (f"; no sample of {absent}" if absent else "")

@@ -44,16 +44,14 @@ class Matcher:
             raise ModelError(f"matching: expected (c, k, d, T), got {tuple(exemplars.shape)}")
         check_matching(match, rcond)
         self.match = match
-        # In double precision whatever the features are: a singular value near the cut-off must
-        # not change sides with the order of summation.
-        exact = exemplars.double()
-        if match == "dmd":
-            template = fit_transition(
-                _side_by_side(exact[..., :-1]), _side_by_side(exact[..., 1:]), rcond
-            )
-        else:
-            template = exact.mean(dim=(1, 3))
-        self._template = template.to(torch.promote_types(exemplars.dtype, torch.float32))
+        count, _, width, _ = exemplars.shape
+        shape = (count, width, width) if match == "dmd" else (count, width)
+        dtype = torch.promote_types(exemplars.dtype, torch.float32)
+        self._template = exemplars.new_empty(shape, dtype=dtype)
+        # A few classes at a time: a fit takes several times the memory of what it gives.
+        blocks = exemplars.split(CLASS_BLOCK)
+        for fitted, block in zip(self._template.split(CLASS_BLOCK), blocks, strict=True):
+            fitted.copy_(_template(block, match, rcond))
 
     def distances(self, x: Tensor) -> Tensor:
         """Distances (N, c) of queries x (N, d, T) to every class, in bounded memory.
@@ -88,6 +86,18 @@ def check_matching(match: str, rcond: float) -> None:
         raise ModelError(f"matching: {match!r} is not one of {', '.join(MATCHES)}")
     if not 0 <= rcond < 1:
         raise ModelError(f"matching: rcond must be at least 0 and below 1, got {rcond}")
+
+
+def _template(exemplars: Tensor, match: Match, rcond: float) -> Tensor:
+    """What queries are compared with: operators (c, d, d), or means (c, d).
+
+    In double precision whatever the features are: a singular value near the cut-off must not
+    change sides with the order of summation.
+    """
+    exact = exemplars.double()
+    if match != "dmd":
+        return exact.mean(dim=(1, 3))
+    return fit_transition(_side_by_side(exact[..., :-1]), _side_by_side(exact[..., 1:]), rcond)
 
 
 def _side_by_side(x: Tensor) -> Tensor:

@@ -169,6 +169,9 @@ def test_tables_that_do_not_belong_together(
         (["--dataset", "ntu120/xsbu"], "not one of ntu/xsub"),
         (["--labels", "absent.npz"], "absent.npz"),
         (["--joint-dir1", "absent"], "absent"),
+        (["--alpha", "1", "much"], "--alpha: invalid float value: 'much'"),
+        (["--normalise", "sigmoid"], "--normalise: invalid choice: 'sigmoid'"),
+        (["--joint-dri1", "x"], "unrecognized arguments: --joint-dri1"),
     ],
 )
 def test_impossible_wishes(

@@ -75,7 +75,9 @@ def test_files_agree_with_each_other_and_with_the_training_run(
     listed = _table(tmp_path / "oneshot_predictions.csv")[1:]
     assert [row[2] for row in listed] == predicted
     accuracy = np.mean(np.array(predicted) == np.array(true))
-    assert f"dmd top-1 {accuracy:.2%}" in printed
+    line = next(line for line in printed.splitlines() if "top-1" in line)
+    assert line.split()[:3] == ["top-1", str(len(rows)), f"{accuracy:.2%}"]
+    assert "exemplars a class: 1; dmd cut-off: 0.9" in printed
     compared = {row[0]: float(row[1]) for row in _table(tmp_path / "oneshot_matchings.csv")[1:]}
     assert list(compared) == ["dmd", "l2", "cosine"]
     assert compared["dmd"] == pytest.approx(accuracy, abs=1e-6)
@@ -104,7 +106,8 @@ def test_flags_choose_matching_and_shots(
 ) -> None:
     assert command.main(_words(run, tmp_path, "--match", "cosine", "--shots", "3")) == 0
     printed = capsys.readouterr().out
-    assert "cosine class 0" in printed
+    assert "exemplars a class: 3" in printed
+    assert "all of cosine" in printed
     rows = _table(tmp_path / "oneshot_distances.csv")[1:]
     assert len(rows) == 3 * (12 - 3)  # 4 performers, 3 cameras, less the exemplars
     assert max(float(value) for row in rows for value in row[2:]) <= 2.0  # 1 - cosine
@@ -138,6 +141,11 @@ def test_two_processes_write_the_same(run: tuple[Path, Path], tmp_path: Path, ro
         (["--test-feeder-args", "exemplars=ntu"], "is missing from the data set"),
         (["--test-feeder-args", "exemplar=ntu"], 'did you mean "exemplars"'),
         (["--feeder", "feeders.feeder_demo.Feeder"], "takes no such argument"),
+        (["--match", "dtw"], "--match: invalid choice: 'dtw' (choose from 'dmd', 'l2', 'cosine')"),
+        (["--rcond", "most"], "--rcond: invalid float value: 'most'"),
+        (["--shots"], "--shots: expected one argument"),
+        (["--shot", "2"], 'did you mean "--shots"'),
+        (["--batch-size"], "--batch-size/--batch_size: expected one argument"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -152,6 +160,49 @@ def test_mistakes_are_one_line(
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "work").exists()
+
+
+def test_help_shows_the_flags_of_this_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for flag in ("--match {dmd,l2,cosine}", "--rcond RCOND", "--shots K", "--test-feeder-args"):
+        assert flag in printed
+    assert "\ntorchrun --nproc_per_node=4 test_oneshot.py" in printed  # lines stay lines
+
+
+def test_weights_with_heads_for_other_classes_embed_the_same(
+    run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As published ones: keys with ``module.``, a head for each of all classes, features given."""
+    weights = torch.load(run[1], weights_only=True)
+    wide = {"K": torch.zeros(8, 16, 16), "fc.weight": torch.zeros(8, 16), "fc.bias": torch.zeros(8)}
+    published = {f"module.{key}": wide.get(key, value) for key, value in weights.items()}
+    torch.save(published, tmp_path / "published.pt")
+    assert command.main(_words(run, tmp_path / "own")) == 0
+    more = ["--weights", str(tmp_path / "published.pt"), "--model"]
+    more += ["model.Koopman_pooling_emb.Model"]
+    assert command.main(_words(run, tmp_path / "wide", *more)) == 0
+    own, other = ((tmp_path / d / "oneshot_distances.csv").read_bytes() for d in ("own", "wide"))
+    assert own == other
+
+
+def test_a_graph_of_the_users_own_is_built(
+    run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from model import graph\n\n\nclass Own(graph.Graph):\n"
+        "    def __init__(self):\n        super().__init__(skeleton='ntu')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    more = ["--model-args", "graph=mine.Own"]
+    assert command.main(_words(run, tmp_path / "w", *more)) == 2
+    assert "--allow-import mine" in capsys.readouterr().err
+    assert command.main(_words(run, tmp_path / "w", *more, "--allow-import", "mine")) == 0
 
 
 def test_one_shot_evaluation_needs_exemplars(

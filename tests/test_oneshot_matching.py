@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import ModelError
-from model.koopman import fit_operator, koopman_scores
+from model.koopman import fit_operator, fit_transition, koopman_scores
 from model.matching import MATCHES, Matcher
 from model.oneshot import Evaluator
 
@@ -94,6 +94,23 @@ def test_the_fit_of_single_precision_features_is_made_in_double() -> None:
     operators = fit_operator(features.double(), rcond=0.3).float()
     distances = Matcher(features[:, None], "dmd", rcond=0.3).distances(x)
     assert torch.equal(distances, -koopman_scores(x, operators))
+
+
+def test_exemplars_are_fitted_a_few_classes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit takes many times the memory of its exemplars: a thousand must not go at once."""
+    exemplars = torch.randn(21, 2, 6, 9, generator=torch.Generator().manual_seed(1))
+    classes = []
+
+    def counted(before: Tensor, after: Tensor, rcond: float | None) -> Tensor:
+        classes.append(len(before))
+        return fit_transition(before, after, rcond)
+
+    monkeypatch.setattr("model.matching.fit_transition", counted)
+    x = torch.randn(5, 6, 9, generator=torch.Generator().manual_seed(2))
+    together = Matcher(exemplars).distances(x)
+    assert (sum(classes), max(classes)) == (21, 8)
+    alone = [Matcher(exemplars[c : c + 1]).distances(x) for c in range(21)]
+    torch.testing.assert_close(together, torch.cat(alone, dim=1), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("match", MATCHES)

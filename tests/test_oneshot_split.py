@@ -151,6 +151,14 @@ def test_parts_of_a_pooled_data_set() -> None:
         assert chosen == sorted(of_class)[:2]
 
 
+@pytest.mark.parametrize("novel", [[], [5, 6]])
+def test_a_training_set_that_is_cut_already_stays_whole(novel: list[int]) -> None:
+    """As a published file of the auxiliary set: of the novel classes it has no sample."""
+    train = Feeder(split="train", novel_classes=novel, base=Toy, pool=("train",))
+    assert sorted(train.sample_names) == sorted(Toy(split="train").sample_names)
+    assert train.class_names == ["0", "1", "2", "3", "4"]
+
+
 def test_named_exemplars_follow_the_queries() -> None:
     named = ["test-11", "train-02"]
     base = {name: label for split in ("train", "test")
@@ -176,7 +184,8 @@ def test_rules() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"novel_classes": []}, "novel_classes: .. must be distinct"),
+        ({"novel_classes": [], "split": "test"}, "novel_classes: .. must be distinct"),
+        ({"novel_classes": [9], "split": "test"}, r"no sample of \[9\]"),
         ({"novel_classes": [1, 1]}, "must be distinct"),
         ({"novel_classes": [1, 9]}, r"no sample of \[9\]"),
         ({"novel_classes": [0, 1, 2, 3, 4]}, "leaves no class"),

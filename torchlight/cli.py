@@ -1,11 +1,30 @@
 """How a command ends: status 0, or one line and status 2 for a mistake that the user can mend."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from . import distributed
 from .distributed import SharedError, launched_rank
 from .errors import RunFailed, Stopped, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints a description as it is written; a wrong command line is one line, as elsewhere."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print below a page of usage.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message.removeprefix('argument ')} (--help lists the flags)")
 
 
 class ConfigurationStage:

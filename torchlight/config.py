@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .cli import Parser
 from .distributed import add_launcher_flags
 from .errors import UserError
 from .files import atomic_write
@@ -168,19 +169,26 @@ _NOT_RECIPE = (
 )
 
 
-def parse(argv: Sequence[str] | None, description: str) -> tuple[Config, str]:
+def parse(
+    argv: Sequence[str] | None, description: str, own: argparse.ArgumentParser | None = None
+) -> tuple[Config, str]:
     """Read flags and the YAML they name; return the configuration and the YAML's file name.
+
+    Args:
+        own: a command's own flags, parsed by it before; here for the help and for suggestions.
 
     Raises:
         UserError: all faults of the file and of the flags, in one message.
     """
-    parser = _parser(description)
+    parser = _parser(description, [own] if own else [])
     arguments = sys.argv[1:] if argv is None else list(argv)
     known, unknown = parser.parse_known_args(arguments)
-    flags = {key: value for key, value in vars(known).items() if value is not None}
-    flags.pop("local_rank", None)
-    path = flags.pop("config", None)
-    faults = [f"{word}: unknown flag{_nearest_flag(word)}" for word in unknown if word[:1] == "-"]
+    known_flags = {k: v for k, v in vars(known).items() if v is not None}
+    path = known_flags.pop("config", None)
+    flags = {key: value for key, value in known_flags.items() if key in Config.model_fields}
+    faults = [
+        f"{word}: unknown flag{_nearest_flag(word, own)}" for word in unknown if word[:1] == "-"
+    ]
     faults += [f"{word}: belongs to no flag" for word in unknown if word[:1] != "-"]
     if faults:
         raise UserError("; ".join(faults))
@@ -282,13 +290,8 @@ def _is_branch(part: int | str) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("int", "float", "str"))
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=None,
-    )
+def _parser(description: str, parents: list[argparse.ArgumentParser]) -> Parser:
+    parser = Parser(description=description, parents=parents)
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     add_launcher_flags(parser)
     for name, field in Config.model_fields.items():
@@ -317,8 +320,9 @@ def _kind(annotation: Any) -> str:
     return "dict" if dict in origins else "list" if list in origins else "word"
 
 
-def _nearest_flag(word: str) -> str:
-    flags = [f"--{name.replace('_', '-')}" for name in Config.model_fields]
+def _nearest_flag(word: str, own: argparse.ArgumentParser | None) -> str:
+    names = [*Config.model_fields, *(vars(own.parse_args([])) if own else ())]
+    flags = [f"--{name.replace('_', '-')}" for name in names]
     return nearest(word.split("=")[0].replace("_", "-"), flags)
 
 

@@ -122,7 +122,10 @@ def normalised(scores: np.ndarray, how: Normalise) -> np.ndarray:
     """
     if how == "none":
         return scores
-    return softmax(scores.astype(np.float64), axis=2).astype(np.float32)
+    shares = np.empty_like(scores)
+    for share, stream in zip(shares, scores, strict=True):  # in double precision, one at a time
+        share[:] = softmax(stream.astype(np.float64), axis=1)
+    return shares
 
 
 def fuse(scores: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -151,7 +154,6 @@ class Search:
         fitted: accuracy of these weights on the samples that they were fitted to.
         held_out: accuracy of weights fitted without the sample they are asked about, each sample
             being left out once.
-        equal: accuracy of equal weights.
         equal: accuracy of equal weights, for comparison.
         folds: number of parts the samples were cut into.
     """

@@ -89,3 +89,20 @@ def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> li
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
     ]
     return faults
+
+
+def build_part(
+    arguments: Mapping[str, Any], part: str, key: str, aliases: Aliases, allowed: Iterable[str]
+) -> dict[str, Any]:
+    """The arguments (the value of ``key``), ``part`` being built where it is a dotted name.
+
+    Its own arguments are those under ``<part>_args``, which go.
+
+    Raises:
+        UserError: as ``resolve``.
+    """
+    built = dict(arguments)
+    if isinstance(built.get(part), str):
+        target = resolve(f"{key}.{part}", built[part], aliases, allowed)
+        built[part] = target.build(built.pop(f"{part}_args", None) or {})
+    return built

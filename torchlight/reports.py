@@ -138,6 +138,28 @@ def write_distances(
     return paths
 
 
+def comparison(
+    accuracies: Mapping[str, tuple[float, np.ndarray]],
+    class_names: Sequence[str],
+    counts: np.ndarray,
+) -> str:
+    """A table of several methods as text: top-1, then the accuracy of each class.
+
+    Args:
+        accuracies: of each method, its top-1 and (c,) accuracies.
+        counts: (c,) samples of each class.
+    """
+    width = max(6, *(len(name) for name in class_names)) + 2
+    lines = [f"{'class':>{width}} {'samples':>9}" + "".join(f"{m:>10}" for m in accuracies)]
+    rows = [("top-1", counts.sum(), [top for top, _ in accuracies.values()])]
+    for c, name in enumerate(class_names):
+        rows.append((name, counts[c], [by_class[c] for _, by_class in accuracies.values()]))
+    for name, count, values in rows:
+        shown = ("" if np.isnan(value) else f"{value:.2%}" for value in values)
+        lines.append(f"{name:>{width}} {count:>9}" + "".join(f"{text:>10}" for text in shown))
+    return "\n".join(lines)
+
+
 def write_comparison(
     path: Path, accuracies: Mapping[str, tuple[float, np.ndarray]], class_names: Sequence[str]
 ) -> None:

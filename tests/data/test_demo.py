@@ -11,7 +11,7 @@ from data import demo
 from data.demo_motion import ACTIONS, REST, Body, act, joint_positions, mirrored
 from data.errors import DataError
 from data.skeletons import NTU
-from data.splits import parse_name
+from data.splits import EXEMPLARS, parse_name
 
 BODY = Body(height=1.7, arm=1.0, leg=1.0, width=1.0)
 LEFT = [i for i, name in enumerate(NTU.joint_names) if name.startswith("left")]
@@ -71,11 +71,19 @@ def test_samples_have_ntu_names_in_order():
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"actions": 121}, {"actions": 0}, {"performers": 1000}, {"cameras": 4}]
+    ("numbers", "wrong"),
+    [
+        ({"actions": 121}, "actions 121"),
+        ({"actions": 0}, "actions 0"),
+        ({"actions": [7, 121]}, "actions 121"),
+        ({"actions": [0, 7]}, "actions 0"),
+        ({"actions": []}, "actions 0"),
+        ({"performers": 1000}, "performers 1000"),
+        ({"cameras": 4}, "cameras 4"),
+    ],
 )
-def test_impossible_numbers_are_refused(numbers):
-    ((what, number),) = numbers.items()
-    with pytest.raises(DataError, match=f"{what} {number} is not between"):
+def test_impossible_numbers_are_refused(numbers, wrong):
+    with pytest.raises(DataError, match=f"{wrong} is not between"):
         demo.samples(**numbers)
 
 
@@ -168,3 +176,12 @@ def test_command_line_mistakes_are_one_line(tmp_path, capsys):
     assert demo.main(["--out", str(tmp_path / "new"), "--actions", "500"]) == 2
     assert capsys.readouterr().err == "demo: actions 500 is not between 1 and 120\n"
     assert not (tmp_path / "new").exists()
+
+
+def test_the_command_writes_given_actions_and_the_one_shot_exemplars(tmp_path):
+    words = ["--performers", "2", "--cameras", "1", "--replications", "1", "--exemplars"]
+    assert demo.main(["--out", str(tmp_path), *words, "--action-ids", "62", "7"]) == 0
+    written = {path.stem for path in tmp_path.rglob("*.skeleton")}
+    ordinary = {"S001C001P001R001A007", "S002C001P002R001A007",
+                "S018C001P001R001A062", "S019C001P002R001A062"}  # fmt: skip
+    assert written == ordinary | EXEMPLARS
