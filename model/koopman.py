@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.errors import ModelError
-from model.products import product, product_backward
 
 CLASS_BLOCK = 8
 """Classes scored at a time: their residuals, about a megabyte a class, stay near the caches."""
@@ -79,26 +78,23 @@ class _Distances(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y, K, distances = ctx.saved_tensors
         scale = torch.where(distances > 0, gradients[0] / distances, 0.0)
-        needed = (ctx.needs_input_grad[0], ctx.needs_input_grad[2])
         dx, dy = torch.zeros_like(x), torch.zeros_like(y)
-        dK = torch.empty_like(K) if needed[1] else None
+        dK = torch.empty_like(K) if ctx.needs_input_grad[2] else None
         for start in range(0, len(K), CLASS_BLOCK):
             block = slice(start, start + CLASS_BLOCK)
             weighted = _residuals(x, y, K[block]).mul_(scale[:, block].unsqueeze(-1))
             dy -= weighted.sum(1)
-            dx_part, dK_part = product_backward(
-                weighted.flatten(1), x, K[block].flatten(0, 1), needed
-            )
-            if dx_part is not None:
-                dx += dx_part
-            if dK is not None and dK_part is not None:
-                dK[block] = dK_part.view(dK[block].shape)
+            flat = weighted.flatten(1)
+            if ctx.needs_input_grad[0]:
+                dx.addmm_(flat, K[block].flatten(0, 1))
+            if dK is not None:
+                dK[block] = (flat.t() @ x).view(dK[block].shape)
         return dx, dy, dK
 
 
 def _residuals(x: Tensor, y: Tensor, K: Tensor) -> Tensor:
     """Return K[c] x[p] - y[p] of a block of classes, (P, c, d)."""
-    predicted = product(x, K.flatten(0, 1))
+    predicted = x @ K.flatten(0, 1).t()
     return predicted.unflatten(1, K.shape[:2]).sub_(y.unsqueeze(1))
 
 
