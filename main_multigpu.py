@@ -19,7 +19,7 @@ from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.holdout import Subset, held_out_names
-from torchlight.registry import Target, binding_faults, resolve
+from torchlight.registry import Target, binding_faults, resolve, with_built
 from torchlight.trainer import Trainer, check_compatible, prepare_torch
 
 OWN_PACKAGES = ("feeders", "model")
@@ -38,7 +38,10 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     stage.over()
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))
-    model = model_class.build(_with_graph(config))
+    allowed = (*OWN_PACKAGES, *config.allow_import)
+    model = model_class.build(
+        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+    )
     check_compatible(config, model, sets)
     if config.weights is not None:
         apply_weights(model, load_weights(config.weights), config.weights, config.ignore_weights)
@@ -120,16 +123,6 @@ def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
 def _from_test_set(evaluator: Target) -> list[str]:
     """Arguments of an evaluator that are no matter of the configuration."""
     return [name for name in ("exemplars",) if name in inspect.signature(evaluator.cls).parameters]
-
-
-def _with_graph(config: Config) -> dict[str, Any]:
-    """Arguments of the model, its graph's dotted name replaced by the graph."""
-    arguments = dict(config.model_args)
-    if isinstance(arguments.get("graph"), str):
-        allowed = (*OWN_PACKAGES, *config.allow_import)
-        graph = resolve("model_args.graph", arguments["graph"], ALIASES, allowed)
-        arguments["graph"] = graph.build(arguments.pop("graph_args", {}))
-    return arguments
 
 
 if __name__ == "__main__":

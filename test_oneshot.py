@@ -26,7 +26,7 @@ from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
-from torchlight.registry import binding_faults, resolve
+from torchlight.registry import binding_faults, resolve, with_built
 from torchlight.reports import (
     class_accuracy,
     confusion,
@@ -61,7 +61,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     queries = world.main_first(lambda: feeder.build(config.test_feeder_args))
     if not hasattr(queries, "exemplars"):
         raise UserError("feeder: one-shot needs one that knows its exemplars (feeders.oneshot)")
-    model = model_class.build(config.model_args)
+    model = model_class.build(with_built("model_args", config.model_args, "graph", ALIASES, allowed))
     apply_weights(model, load_weights(weights), weights, config.ignore_weights)
     scorer = SplitScorer(
         queries,

@@ -40,10 +40,12 @@ from data.shards import (
 )
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
+from data.untrusted import read_bounded
 
 RAW_FOLDERS = ("nturgb+d_skeletons", "nturgb+d_skeletons120")
 SKIPPED = "skipped.csv"
 _SUFFIX = ".skeleton"
+_LARGEST_SKIP_LIST = 2**22  # bytes; all samples there are take 2.4 million
 
 
 @dataclass
@@ -171,11 +173,11 @@ def _read_skip_list(path: Path) -> set[str]:
         DataError: the file cannot be read or names no sample.
     """
     try:
-        lines = path.read_text(errors="replace").split()
+        words = read_bounded(path, _LARGEST_SKIP_LIST).decode("utf-8", "replace").split()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     names = set()
-    for word in lines:
+    for word in words:
         try:
             names.add(parse_name(word.removesuffix(_SUFFIX)).name)
         except DataError:

@@ -26,9 +26,11 @@ from data.errors import DataError
 from data.files import atomic_write, remove_leftovers
 from data.npz import read_array, write_npz
 from data.recording import SampleFault
+from data.untrusted import read_bounded
 
 PIECE = 256  # samples; some 8 MB of joints
 INDEX = "index.json"
+_LARGEST_INDEX = 2**26  # bytes; a piece takes 130, a remark some 200
 _FORMAT = 1  # raise when the content of pieces changes
 
 
@@ -140,11 +142,13 @@ def read_index(folder: Path, advice: str) -> dict[str, Any]:
         DataError: the folder is not complete, in which case ``advice`` is what to do; or damaged.
     """
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads(read_bounded(folder / INDEX, _LARGEST_INDEX))
     except FileNotFoundError as error:
-        raise DataError(f"{folder}: missing or not complete; {advice}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INDEX}: cannot be read ({error}); {advice}") from error
+        raise DataError(f"{folder}: missing or not complete (no {INDEX}); {advice}") from error
+    except OSError as error:
+        raise DataError(f"{folder / INDEX}: cannot be read ({error.strerror}); {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{folder / INDEX}: damaged, not valid JSON; {advice}") from error
     if not isinstance(index, dict):
         raise DataError(f"{folder / INDEX}: damaged; {advice}")
     return index

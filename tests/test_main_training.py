@@ -18,7 +18,6 @@ CONFIG = {
     "feeder": "toy.Feeder",
     "test_feeder_args": {"split": "test"},
     "model": "toy.Model",
-    "allow_import": ["toy"],
     "num_epoch": 4,
     "step": [3],
     "base_lr": 0.05,
@@ -55,7 +54,8 @@ def _one_thread():
 
 def train(path, work_dir, *words):
     """Run the command in this process."""
-    return main_multigpu.main(["--config", path, "--work-dir", str(work_dir), *words])
+    own = ["--allow-import", "toy"]
+    return main_multigpu.main([*own, "--config", path, "--work-dir", str(work_dir), *words])
 
 
 def weights(folder):

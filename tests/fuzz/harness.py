@@ -34,7 +34,8 @@ from fuzz.mutations import fingerprint, mutate  # noqa: E402
 from fuzz.readers import READERS, REFUSALS, names_the_file  # noqa: E402
 from fuzz.seeds import Seed, make_seeds  # noqa: E402
 
-SECONDS = 5.0
+SECONDS = 5.0  # of the processor
+PATIENCE = 15.0  # by the clock: other work on the machine makes reading slower
 GIGABYTE = 1 << 30
 SPECIAL = ("directory", "fifo", "missing", "loop", "endless", "sparse")
 """What may lie in a file's place: no file at all, or one that never ends."""
@@ -49,7 +50,7 @@ def read_one(kind: str, path: Path, folder: Path) -> str:
         os.write(writing, _verdict(kind, path, folder).encode("utf-8", "replace")[:60_000])
         os._exit(0)
     os.close(writing)
-    answer, ended = b"", time.monotonic() + SECONDS
+    answer, ended = b"", time.monotonic() + PATIENCE
     while select.select([reading], [], [], max(ended - time.monotonic(), 0))[0]:
         part = os.read(reading, 65_536)
         if not part:
@@ -58,9 +59,10 @@ def read_one(kind: str, path: Path, folder: Path) -> str:
     else:
         os.kill(child, signal.SIGKILL)
     os.close(reading)
-    _, status = os.waitpid(child, 0)
-    if time.monotonic() > ended:
-        return f"FAILURE: more than {SECONDS:.0f} s"
+    _, status, used = os.wait4(child, 0)
+    seconds = used.ru_utime + used.ru_stime
+    if time.monotonic() > ended or seconds > SECONDS:
+        return f"FAILURE: {seconds:.1f} s at work, or no answer in {PATIENCE:.0f} s"
     if status or not answer:
         return f"FAILURE: ended by signal {os.WTERMSIG(status)}"
     return answer.decode()
