@@ -61,7 +61,9 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     queries = world.main_first(lambda: feeder.build(config.test_feeder_args))
     if not hasattr(queries, "exemplars"):
         raise UserError("feeder: one-shot needs one that knows its exemplars (feeders.oneshot)")
-    model = model_class.build(with_built("model_args", config.model_args, "graph", ALIASES, allowed))
+    model = model_class.build(
+        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+    )
     apply_weights(model, load_weights(weights), weights, config.ignore_weights)
     scorer = SplitScorer(
         queries,

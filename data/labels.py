@@ -42,6 +42,11 @@ def _labels_of_published(path: Path) -> dict[str, int]:
         DataError: the file cannot be read or has no one-hot array ``y_test`` (n, c).
     """
     one_hot = read_array(path, "y_test")
-    if one_hot.dtype.kind not in "fiub" or one_hot.ndim != 2 or not len(one_hot) or not ((one_hot != 0).sum(axis=1) == 1).all():
+    if (
+        one_hot.dtype.kind not in "fiub"
+        or one_hot.ndim != 2
+        or not len(one_hot)
+        or not ((one_hot != 0).sum(axis=1) == 1).all()
+    ):
         raise DataError(f"{path}: y_test, of shape {one_hot.shape}, is not one-hot")
     return {f"test_{i}": label for i, label in enumerate(one_hot.argmax(axis=1).tolist())}

@@ -64,6 +64,20 @@ class Piece:
     work: Any
 
 
+def remark_of(found: Any) -> Remark:
+    """A remark as it lies in a JSON file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kinds = {"step": str, "sample": str, "line": int | None, "reason": str, "skipped": bool}
+    if not isinstance(found, dict) or set(found) != set(kinds):
+        raise ValueError("no remark")
+    if not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+        raise ValueError("no remark")
+    return Remark(**found)
+
+
 Result = tuple[Mapping[str, np.ndarray], list[Remark]]
 
 
@@ -99,15 +113,6 @@ def make_pieces(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def read_piece(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of a piece.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    return {name: read_array(path, name) for name in names}
 
 
 def begin(folder: Path, pieces: Sequence[Piece]) -> None:
@@ -172,11 +177,11 @@ def _remarks_of(piece: Piece) -> list[Remark] | None:
         return None
     try:
         meta = json.loads(read_array(piece.path, "meta").tobytes())
-    except (DataError, ValueError):  # damaged by something else than us: make it anew
-        return None
-    if meta.get("key") != piece.key:
-        return None
-    return [Remark(**remark) for remark in meta["remarks"]]
+        if meta["key"] != piece.key:
+            return None
+        return [remark_of(found) for found in meta["remarks"]]
+    except (DataError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # damaged by something else than us: make it anew
 
 
 def _start_worker() -> None:

@@ -36,7 +36,9 @@ from data.splits import DATA_SETS, DataSet, SampleName, split_rows
 FORMAT = "skeleton store"
 VERSION = 1
 _ATTRIBUTES = {"dataset": str, "skeleton": str, "num_class": int, "max_frames": int}
-_IN_NAMES = dict(zip("SCPRA", ("setups", "cameras", "subjects", "replications", "labels")))
+_IN_NAMES = dict(
+    zip("SCPRA", ("setups", "cameras", "subjects", "replications", "labels"), strict=True)
+)
 _LONGEST_ATTRIBUTE = 64  # bytes
 _MOST_SPLITS = 16  # benchmarks, and splits of each; NTU RGB+D 120 has three of up to three
 _AGAIN = "make it again"
@@ -230,9 +232,7 @@ class Store:
             for chosen in splits.values():
                 sound = sound and bool(((chosen >= 0) & (chosen < len(self.names))).all())
         if not sound:
-            raise DataError(
-                f"{self.path}: damaged: its tables contradict each other; {_AGAIN}"
-            )
+            raise DataError(f"{self.path}: damaged: its tables contradict each other; {_AGAIN}")
 
 
 @contextmanager
@@ -291,9 +291,7 @@ def _own_table(group: h5py.Group, name: str) -> h5py.Dataset:
     link = group.get(name, getlink=True)
     table = group[name] if isinstance(link, h5py.HardLink) else None
     if not isinstance(table, h5py.Dataset) or table.chunks or table.is_virtual or table.external:
-        raise DataError(
-            f"{group.file.filename}: damaged: {printable(name)} is no contiguous table"
-        )
+        raise DataError(f"{group.file.filename}: damaged: {printable(name)} is no contiguous table")
     return table
 
 

@@ -189,6 +189,7 @@ class StateFile:
                 except UserError as error:
                     warnings.append(str(error))
         if not whole:
+            warnings = warnings or [f"{self.slots[0]}: no such file"]
             raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
         for newest in sorted(whole, key=lambda slot: -whole[slot][0]):
             try:

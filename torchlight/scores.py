@@ -210,7 +210,9 @@ def _read_npz(path: Path) -> ScoreTable:
     kinds = {"names": "U", "scores": "f", "labels": "iu", "config_hash": "U"}
     for key, array in arrays.items():
         if array.dtype.kind not in kinds[key]:
-            raise UserError(f"{path}: {key!r} is of type {printable(array.dtype)}, not as in a score file")
+            raise UserError(
+                f"{path}: {key!r} is of type {printable(array.dtype)}, not as in a score file"
+            )
     if arrays["names"].ndim != 1:
         raise UserError(f"{path}: 'names' has shape {arrays['names'].shape}, expected (samples,)")
     config_hash = str(arrays["config_hash"]) if "config_hash" in arrays else None

@@ -71,10 +71,10 @@ class WorkDir:
             recipe = state.get("recipe")
             if not isinstance(recipe, dict):
                 raise UserError(f"{self.state.slots[0]}: holds no run; start over with --overwrite")
-            changed = printable(_changed(recipe, config.recipe()))
+            changed = _changed(recipe, config.recipe())
             if changed:
                 raise UserError(
-                    f"{self.path}: holds a run with other settings ({changed}); "
+                    f"{self.path}: holds a run with other settings ({printable(changed)}); "
                     f"say --work-dir OTHER, or --overwrite to delete that run"
                 )
             return True

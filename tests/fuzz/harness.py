@@ -77,7 +77,7 @@ def _verdict(kind: str, path: Path, folder: Path) -> str:
         READERS[kind](path, folder)
         verdict = "accepted"
     except REFUSALS as error:
-        verdict = _refusal(kind, path, str(error))
+        verdict = _refusal(kind, path, folder, str(error))
     except BaseException:
         verdict = f"FAILURE: {traceback.format_exc()}"
     if (peak := _peak_memory()) > GIGABYTE:
@@ -85,10 +85,10 @@ def _verdict(kind: str, path: Path, folder: Path) -> str:
     return verdict
 
 
-def _refusal(kind: str, path: Path, message: str) -> str:
+def _refusal(kind: str, path: Path, folder: Path, message: str) -> str:
     if not message.isprintable():
         return f"FAILURE: not one printable line: {message!r}"
-    if not names_the_file(kind, path, message):
+    if not names_the_file(kind, path, folder, message):
         return f"FAILURE: does not name the file: {message}"
     return f"refused: {message}"
 
@@ -127,6 +127,7 @@ def run(
         scratch = Path(folder)
         found = make_seeds(scratch)
         for kind in kinds:
+            counts[kind]["FAILURE"] += _refused_sound_files(kind, found[kind], scratch)
             share = count // len(kinds) + (kinds.index(kind) < count % len(kinds))
             for number in range(share) if only is None else [only]:
                 what, verdict = _read_number(kind, found[kind], number, seed, scratch)
@@ -135,6 +136,18 @@ def run(
                 if word == "FAILURE" or only is not None:
                     print(f"--- {kind} --only {number} ({what})\n{verdict}", flush=True)
     return counts
+
+
+def _refused_sound_files(kind: str, seeds: Sequence[Seed], scratch: Path) -> int:
+    """How many sound files a reader does not accept; they are printed."""
+    refused = 0
+    for seed in seeds:
+        if seed.sound:
+            verdict = _read_content(kind, seed.name, "sound", seed.data, scratch)
+            if verdict != "accepted":
+                print(f"--- {kind}: sound {seed.name}\n{verdict}", flush=True)
+                refused += 1
+    return refused
 
 
 def _read_number(
@@ -147,14 +160,20 @@ def _read_number(
         what = SPECIAL[number]
     else:
         what, content = mutate(kind, content, f"{seed} {kind} {number}")
+    verdict = _read_content(kind, chosen.name, what, content, scratch)
+    return f"{what}, {chosen.name}, {len(content)} bytes, crc {fingerprint(content):08x}", verdict
+
+
+def _read_content(kind: str, name: str, what: str, content: bytes, scratch: Path) -> str:
+    """The verdict on one input, laid in a folder of its own."""
     place, own = scratch / "input", scratch / "own"
     place.mkdir()
     own.mkdir()
-    put(place / chosen.name, what, content)
-    verdict = read_one(kind, place / chosen.name, own)
+    put(place / name, what, content)
+    verdict = read_one(kind, place / name, own)
     shutil.rmtree(place)
     shutil.rmtree(own)
-    return f"{what}, {chosen.name}, {len(content)} bytes, crc {fingerprint(content):08x}", verdict
+    return verdict
 
 
 def table(counts: dict[str, collections.Counter]) -> str:

@@ -26,7 +26,20 @@ import yaml
 
 Mutation = Callable[[random.Random, bytes], bytes]
 
-_EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
+_EXTREMES = (
+    0,
+    1,
+    0x7F,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    2**64 - 1,
+)
 _NUMBERS = (
     "nan", "inf", "-inf", "-1", "0", "1e999", "1e308", "-1e39", "9" * 20, "9" * 5000, "1.5", "0x10",
     "1_000", "true", "null", '"5"', "[]", "{}", "2147483648", "1e-400", "٣",
@@ -93,7 +106,9 @@ def swap(r: random.Random, data: bytes) -> bytes:
 
 
 def junk(r: random.Random, data: bytes) -> bytes:
-    return r.choice((b"", b"\n", b"\x00" * 4096, r.randbytes(2000), data + r.randbytes(100), b" " * 99))
+    return r.choice(
+        (b"", b"\n", b"\x00" * 4096, r.randbytes(2000), data + r.randbytes(100), b" " * 99)
+    )
 
 
 BYTES: tuple[Mutation, ...] = (
@@ -143,7 +158,9 @@ def edit_lines(r: random.Random, data: bytes) -> bytes:
 
 def spoil_encoding(r: random.Random, data: bytes) -> bytes:
     place = r.randrange(len(data) + 1)
-    bad = r.choice((b"\xff", b"\x00", b"\xc3\x28", b"\x1b[2J", b"\r", b"\xed\xa0\x80", b"\xef\xbb\xbf"))
+    bad = r.choice(
+        (b"\xff", b"\x00", b"\xc3\x28", b"\x1b[2J", b"\r", b"\xed\xa0\x80", b"\xef\xbb\xbf")
+    )
     return data[:place] + bad + data[place:]
 
 
@@ -230,7 +247,9 @@ def _damaged_array(r: random.Random, npy: bytes) -> bytes:
     array = np.lib.format.read_array(io.BytesIO(npy))
     how = r.randrange(8)
     if how == 0:
-        array = array.astype(r.choice(("<f8", ">f4", "<i4", "<u1", "<c8", "U9", "S3", "?")), copy=True)
+        array = array.astype(
+            r.choice(("<f8", ">f4", "<i4", "<u1", "<c8", "U9", "S3", "?")), copy=True
+        )
     elif how == 1:
         array = r.choice((array.ravel(), array[None], array[:0], array[:-1], array[..., :1]))
     elif how == 2:
@@ -261,15 +280,35 @@ def _damaged_header(r: random.Random, npy: bytes) -> bytes:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0
     shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
-    shapes = ("(%d,)" % 10**12, "(-1,)", "(10**9,)", "()", "(3.5,)", "(%d, 2)" % 2**62, "'x'", f"{shape}")
-    types = ("'<f4'", "'|O'", "'<U%d'" % 2**29, "'V0'", "'V2000000000'", "[('a','<f4')]", "1", "'<M8[s]'")
+    shapes = (
+        "(%d,)" % 10**12,
+        "(-1,)",
+        "(10**9,)",
+        "()",
+        "(3.5,)",
+        "(%d, 2)" % 2**62,
+        "'x'",
+        f"{shape}",
+    )
+    types = (
+        "'<f4'",
+        "'|O'",
+        "'<U%d'" % 2**29,
+        "'V0'",
+        "'V2000000000'",
+        "[('a','<f4')]",
+        "1",
+        "'<M8[s]'",
+    )
     text = "{'descr': %s, 'fortran_order': %s, 'shape': %s, }" % (
         r.choice((*types, repr(dtype.str))),
         r.choice(("False", "True", "1")),
         r.choice(shapes),
     )
     if r.random() < 0.2:
-        text = r.choice(("(" * 3000, "{" * 500, "__import__('os').system('touch executed')", "", "{}"))
+        text = r.choice(
+            ("(" * 3000, "{" * 500, "__import__('os').system('touch executed')", "", "{}")
+        )
     body = text.encode() + b"\n"
     return b"\x93NUMPY\x02\x00" + struct.pack("<I", len(body)) + body + stream.read()
 
@@ -293,7 +332,19 @@ def edit_store(r: random.Random, data: bytes) -> bytes:
 
 def _edit_attribute(r: random.Random, file: h5py.File) -> None:
     name = r.choice(list(file.attrs))
-    values = (0, -1, 10**9, 2**62, "x", "a\nb", b"\xff", np.nan, np.arange(9), np.array("x", "O"), "")
+    values = (
+        0,
+        -1,
+        10**9,
+        2**62,
+        "x",
+        "a\nb",
+        b"\xff",
+        np.nan,
+        np.arange(9),
+        np.array("x", "O"),
+        "",
+    )
     if r.random() < 0.2:
         del file.attrs[name]
     else:
@@ -314,14 +365,20 @@ def _edit_dataset(r: random.Random, file: h5py.File, name: str) -> None:
     elif how == 3:
         shape = (r.choice((10**6, 10**9, 10**12)), *array.shape[1:])
         chunks = (1024, *array.shape[1:]) if r.random() < 0.7 else None
-        file.create_dataset(name, shape, array.dtype, chunks=chunks, compression="gzip" if chunks else None)
+        file.create_dataset(
+            name, shape, array.dtype, chunks=chunks, compression="gzip" if chunks else None
+        )
         return
     elif how == 4:
         file.create_dataset(name, data=array, chunks=True, compression="gzip")
         return
     elif how == 5:
         file[name] = r.choice(
-            (h5py.SoftLink("/" + name), h5py.SoftLink("/names"), h5py.ExternalLink("/etc/passwd", "/"))
+            (
+                h5py.SoftLink("/" + name),
+                h5py.SoftLink("/names"),
+                h5py.ExternalLink("/etc/passwd", "/"),
+            )
         )
         return
     elif how == 6:
@@ -334,7 +391,11 @@ def _edit_dataset(r: random.Random, file: h5py.File, name: str) -> None:
     elif array.size and array.dtype.kind in "iufS":
         flat = array.ravel()
         extreme = {"S": b"../../../x", "f": np.nan, "u": 255}.get(array.dtype.kind, 2**62)
-        values = (extreme, flat[r.randrange(len(flat))], *((-1, 0) if array.dtype.kind in "if" else ()))
+        values = (
+            extreme,
+            flat[r.randrange(len(flat))],
+            *((-1, 0) if array.dtype.kind in "if" else ()),
+        )
         flat[r.randrange(len(flat))] = r.choice(values)
     file[name] = array
 
@@ -374,7 +435,9 @@ def _edit_weights(r: random.Random, content: dict[Any, Any]) -> Any:
     elif how < 0.8:
         del content[key]
     elif how < 0.9:
-        content[r.choice(("../../x", "a\nb", "\x1b[2J", 5, None, (1, 2), "module."))] = content.pop(key)
+        content[r.choice(("../../x", "a\nb", "\x1b[2J", 5, None, (1, 2), "module."))] = content.pop(
+            key
+        )
     else:
         return r.choice((list(content.values()), value, None, {}, {"state_dict": content}))
     return content
@@ -437,7 +500,9 @@ def edit_state(r: random.Random, data: bytes) -> bytes:
 def edit_scores(r: random.Random, data: bytes) -> bytes:
     """A pickle of something else than a table; written, never read, by ``pickle``."""
     names = [f"n{i}" for i in range(6)]
-    table: dict[Any, Any] = {name: np.arange(4, dtype=np.float32) + i for i, name in enumerate(names)}
+    table: dict[Any, Any] = {
+        name: np.arange(4, dtype=np.float32) + i for i, name in enumerate(names)
+    }
     key = r.choice(names)
     strange = (
         np.full(4, np.nan, np.float32), np.zeros(5, np.float32), np.zeros((2, 2)), np.arange(4),
@@ -448,7 +513,9 @@ def edit_scores(r: random.Random, data: bytes) -> bytes:
     if how < 0.6:
         table[key] = r.choice(strange)
     elif how < 0.9:
-        table[r.choice(("../../x", "a\nb", "\x1b[2J", "", 1, None, (1, 2), b"x", "\ud800"))] = table.pop(key)
+        table[r.choice(("../../x", "a\nb", "\x1b[2J", "", 1, None, (1, 2), b"x", "\ud800"))] = (
+            table.pop(key)
+        )
     else:
         return pickle.dumps(r.choice(strange), protocol=r.randrange(6))
     return pickle.dumps(table, protocol=r.randrange(6))

@@ -6,7 +6,6 @@ may refuse a file are the project's own errors; everything else is a failure.
 
 import contextlib
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +103,8 @@ def _beside(sound: Path, path: Path, folder: Path) -> Path:
     path_there.symlink_to(path)
     if path.name == INDEX:  # a run rewrites it; ours stays as it is
         path_there.unlink()
-        shutil.copy(path, path_there) if path.is_file() else path_there.symlink_to(path)
+        small = path.is_file() and path.stat().st_size < 1 << 30
+        shutil.copy(path, path_there) if small else path_there.symlink_to(path)
     return folder
 
 
@@ -136,8 +136,9 @@ def _ntu_batch(path: Path, split: str, benchmark: str | None) -> None:
 
 def _check_batch(made, frames: int) -> None:
     x, labels, _ = made.get_batch(range(min(len(made), SHOWN)))
-    assert x.shape[2] == frames and x.dtype == np.float32
-    assert labels.min() >= 0 and made.labels.max() < 10_000
+    assert (x.shape[2], x.dtype) == (frames, np.float32)
+    assert labels.min() >= 0
+    assert made.labels.max() < 10_000
 
 
 def sequence(path: Path, folder: Path) -> None:
@@ -159,7 +160,8 @@ def sequence_cache(path: Path, folder: Path) -> None:
     (cache / path.name).symlink_to(path)
     found = ucla.load(folder.parent / "ucla", cache)
     assert found.names == ["a02_s01_e00_v01", "a02_s01_e00_v03"]
-    assert found.joints.shape == (10, 20, 3) and np.isfinite(found.joints).all()
+    assert found.joints.shape == (10, 20, 3)
+    assert np.isfinite(found.joints).all()
     assert found.lengths.tolist() == [5, 5]
 
 
@@ -224,12 +226,11 @@ READERS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def names_the_file(kind: str, path: Path, message: str) -> bool:
+def names_the_file(kind: str, path: Path, folder: Path, message: str) -> bool:
     """Whether a refusal says which file it is about.
 
-    A configuration's faults may name the key; a step names the folder it reads, or the sample.
+    A configuration's faults may name the key, a run's state the work dir that it lies in.
     """
-    if path.name in message:
+    if path.name in message or (kind == "state" and str(folder) in message):
         return True
-    known = set(json.dumps(message).replace('"', " ").split())
-    return kind == "configuration" and any(word.endswith(":") for word in known)
+    return kind == "configuration" and any(word.endswith(":") for word in message.split())

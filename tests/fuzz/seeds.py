@@ -30,10 +30,11 @@ REAL = 6  # files taken of each folder of real data
 
 @dataclass(frozen=True)
 class Seed:
-    """A sound file: its name (which parsers look at) and its content."""
+    """A file: its name (which parsers look at), its content, and whether it is sound."""
 
     name: str
     data: bytes
+    sound: bool = True
 
 
 def model() -> nn.Module:
@@ -45,7 +46,7 @@ def model() -> nn.Module:
 def make_seeds(folder: Path) -> dict[str, list[Seed]]:
     """Seeds by kind; ``folder`` is scratch space and keeps what steps need beside the seed."""
     return {
-        "configuration": _read(sorted((ROOT / "config").rglob("*.yaml"))),
+        "configuration": _configurations(),
         **_skeletons(folder),
         **_sequences(folder),
         **_scores(folder),
@@ -53,9 +54,15 @@ def make_seeds(folder: Path) -> dict[str, list[Seed]]:
     }
 
 
-def _read(paths: list[Path]) -> list[Seed]:
+def _configurations() -> list[Seed]:
+    """All there are; those of a test phase say nothing of the weights, so they are refused."""
+    found = _read(sorted((ROOT / "config").rglob("*.yaml")))
+    return [Seed(seed.name, seed.data, b"phase: test" not in seed.data) for seed in found]
+
+
+def _read(paths: list[Path], sound: bool = True) -> list[Seed]:
     assert paths
-    return [Seed(path.name, path.read_bytes()) for path in paths]
+    return [Seed(path.name, path.read_bytes(), sound) for path in paths]
 
 
 def _skeletons(folder: Path) -> dict[str, list[Seed]]:
@@ -66,13 +73,16 @@ def _skeletons(folder: Path) -> dict[str, list[Seed]]:
     read_step(NTU60, raw, read, piece_size=4)
     denoise_step(NTU60, read, denoised)
     transform_step(NTU60, denoised, out, npz=True)
+    faulty: list[Seed] = []
     recordings = sorted(raw.rglob("*.skeleton"))[:REAL]
     if SHARED.is_dir():
-        recordings += sorted((SHARED / "ntu" / "bad" / "raw").glob("*.skeleton"))
+        faulty = _read(sorted((SHARED / "ntu" / "bad" / "raw").glob("*.skeleton")), sound=False)
     skip_list = folder / "skip.txt"
-    skip_list.write_text("heading\n" + "".join(f"{sample.name}.skeleton\n" for sample in wanted[:3]))
+    skip_list.write_text(
+        "heading\n" + "".join(f"{sample.name}.skeleton\n" for sample in wanted[:3])
+    )
     return {
-        "recording": _read(recordings),
+        "recording": _read(recordings) + faulty,
         "skip list": _read([skip_list]),
         "raw index": _read([read / INDEX]),
         "denoised index": _read([denoised / INDEX]),
@@ -101,7 +111,7 @@ def _sequences(folder: Path) -> dict[str, list[Seed]]:
 
 
 def _scores(folder: Path) -> dict[str, list[Seed]]:
-    """Score files of both forms, of the names of NTU and of unknown names."""
+    """Score files of both forms, of the names of NTU, and of names that say no label."""
     random = np.random.default_rng(1)
     scores = random.standard_normal((12, 5)).astype(np.float32)
     labels = np.arange(12) % 5
@@ -112,8 +122,8 @@ def _scores(folder: Path) -> dict[str, list[Seed]]:
     old = folder / "old.pkl"
     old.write_bytes(pickle.dumps(dict(zip(named, scores, strict=True)), protocol=2))
     return {
-        "score npz": _read([first["npz"], other["npz"]]),
-        "score pickle": _read([first["pkl"], other["pkl"], old]),
+        "score npz": _read([first["npz"]]) + _read([other["npz"]], sound=False),
+        "score pickle": _read([first["pkl"], old]) + _read([other["pkl"]], sound=False),
     }
 
 
