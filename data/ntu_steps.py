@@ -538,7 +538,7 @@ def _read_step_index(
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / INDEX}: damaged; {advice}") from error
     if found != dataset.name:
-        raise DataError(f"{folder / INDEX}: is of {printable(found)}, not {dataset.name}; {advice}")
+        raise DataError(f"{folder / INDEX}: holds {printable(found)}, not {dataset.name}; {advice}")
     return pieces, remarks
 
 

@@ -29,7 +29,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch  # noqa: E402
-
 from fuzz.mutations import fingerprint, mutate  # noqa: E402
 from fuzz.readers import READERS, REFUSALS, names_the_file  # noqa: E402
 from fuzz.seeds import Seed, make_seeds  # noqa: E402
@@ -71,7 +70,7 @@ def read_one(kind: str, path: Path, folder: Path) -> str:
 def _verdict(kind: str, path: Path, folder: Path) -> str:
     limit = 6 * GIGABYTE  # of address space, so that a bomb does not take the machine down
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     warnings.simplefilter("ignore")
     try:
         READERS[kind](path, folder)

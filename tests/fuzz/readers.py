@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fuzz import seeds
 
 import eigen_normalization
 import ensemble
@@ -27,7 +28,6 @@ from data.shards import INDEX
 from data.splits import NTU60
 from data.store import Store
 from feeders import feeder_ntu, feeder_ucla
-from fuzz import seeds
 from model.errors import ModelError
 from torchlight.checkpoint import StateFile, apply_weights, load_weights
 from torchlight.config import parse, read_yaml
