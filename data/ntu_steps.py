@@ -388,7 +388,7 @@ def transform_step(
         for name in (tables[0] if tables else ())
     }
     if not facts or not len(facts["names"]):
-        raise DataError(f"{source}: no sample is left to write")
+        raise DataError(f"{source / INDEX}: no sample is left to write")
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     if not (facts["names"][:-1] < facts["names"][1:]).all():

@@ -47,7 +47,8 @@ _NUMBERS = (
 _WORDS = (
     "../../escape", "/etc/passwd", "a\nb", "a\x1b[31mb", "a\x00b", "\ud7ff", "x" * 5000, "",
     "!!python/object/apply:os.system [touch executed]", "os.system", "subprocess.Popen",
-    "feeders.feeder_ucla.os", "feeders.feeder_ntu.Path", "&a [*a]", "? [a]", "%s%s%n", "NUL", "\u2028",
+    "feeders.feeder_ucla.os", "feeders.feeder_ntu.Path", "&a [*a]", "? [a]", "%s%s%n",
+    "NUL", "\u2028",
 )  # fmt: skip
 _VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**31, 2**70, -0.5, float("nan"), float("inf"), 1e300, "", "text", "../../x",
@@ -281,30 +282,28 @@ def _damaged_header(r: random.Random, npy: bytes) -> bytes:
     read = np.lib.format.read_array_header_1_0
     shape, _, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
     shapes = (
-        "(%d,)" % 10**12,
+        f"({10**12},)",
         "(-1,)",
         "(10**9,)",
         "()",
         "(3.5,)",
-        "(%d, 2)" % 2**62,
+        f"({2**62}, 2)",
         "'x'",
         f"{shape}",
     )
     types = (
         "'<f4'",
         "'|O'",
-        "'<U%d'" % 2**29,
+        f"'<U{2**29}'",
         "'V0'",
         "'V2000000000'",
         "[('a','<f4')]",
         "1",
         "'<M8[s]'",
     )
-    text = "{'descr': %s, 'fortran_order': %s, 'shape': %s, }" % (
-        r.choice((*types, repr(dtype.str))),
-        r.choice(("False", "True", "1")),
-        r.choice(shapes),
-    )
+    kind = r.choice((*types, repr(dtype.str)))
+    order = r.choice(("False", "True", "1"))
+    text = f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {r.choice(shapes)}, }}"
     if r.random() < 0.2:
         text = r.choice(
             ("(" * 3000, "{" * 500, "__import__('os').system('touch executed')", "", "{}")
@@ -555,7 +554,7 @@ def mutate(kind: str, data: bytes, seed: str) -> tuple[str, bytes]:
     mutation = r.choice(KINDS[kind])
     try:
         out = mutation(r, data)
-    except (ValueError, TypeError, OverflowError, RuntimeError, KeyError):
+    except (ValueError, TypeError, OverflowError, RuntimeError, LookupError):
         out = flip(r, data)  # this damage does not fit these values
     if r.random() < 0.15 and out:  # twice over
         out = r.choice(BYTES)(r, out)

@@ -334,7 +334,7 @@ def test_sample_names_are_never_paths(tmp_path, name, capsys):
 
 def test_reports_of_a_feeder_with_paths_for_names_stay_in_the_work_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(toy.Feeder, "__init__", _with_paths_for_names(toy.Feeder.__init__))
-    work, _ = _trained(tmp_path)
+    _trained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"toy.yaml", "w"}
     assert not (tmp_path / "escape_0").exists()
 

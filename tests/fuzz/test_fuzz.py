@@ -45,21 +45,21 @@ def test_thousands_of_damaged_files(tmp_path):
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from([*Config.model_fields, "other"]), VALUES, max_size=4))
 def test_any_values_make_a_configuration_or_one_line(values):
+    message = "x.yaml: "
     try:
-        config = build({"feeder": "a.B", "model": "a.B", **values}, "x.yaml")
+        build({"feeder": "a.B", "model": "a.B", **values}, "x.yaml").digest()
     except UserError as error:
-        assert str(error).startswith("x.yaml: ")
-        assert "\n" not in str(error)
-        return
-    config.digest()
+        message = str(error)
+    assert message.startswith("x.yaml: ")
+    assert message.isprintable()
 
 
 def _archive(**content: bytes) -> bytes:
