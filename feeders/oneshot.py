@@ -180,7 +180,7 @@ def _class_of(base: str) -> type:
     except ModuleNotFoundError as error:
         raise DataError(f"base: {base!r}: {error}") from error
     if not isinstance(found, type) or not issubclass(found, BatchFeeder):
-        raise DataError(f"base: module {module_name} has no feeder {attribute!r}")
+        raise DataError(f"base: module {module_name} has no class {attribute!r} that is a feeder")
     if inspect.isabstract(found) or issubclass(found, Feeder):
         raise DataError(f"base: {base!r} reads no data set")
     return found

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .distributed import add_launcher_flags
-from .errors import UserError
+from .errors import UserError, printable
 from .files import atomic_write
 from .registry import nearest
 from .untrusted import read_bounded
@@ -273,13 +273,13 @@ def _yaml_reason(error: yaml.YAMLError) -> str:
 
 def _fault(entry: Any) -> str:
     """One of pydantic's findings in our words."""
-    key = ".".join(str(part) for part in entry["loc"] if not _is_branch(part))
+    key = printable(".".join(str(part) for part in entry["loc"] if not _is_branch(part)) or "?")
     if entry["type"] == "extra_forbidden":
         return f'key "{key}": unknown{nearest(key, Config.model_fields)}'
     if entry["type"] == "missing":
         return f'key "{key}": missing'
     message = entry["msg"].removeprefix("Value error, ")
-    if not key:
+    if not entry["loc"]:
         return message
     return f'key "{key}": {message[:1].lower()}{message[1:]}, got {entry["input"]!r:.80}'
 
