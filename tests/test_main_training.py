@@ -249,8 +249,8 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
     path = config_file()
     train(path, tmp_path / "one", "--model-args", "drop_out=0.2")
     done = run(
-        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", tmp_path / "two", "--model-args",
-        "drop_out=0.2", processes=2, launcher=launcher,
+        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", tmp_path / "two",
+        "--model-args", "drop_out=0.2", processes=2, launcher=launcher,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/4") == 1
