@@ -50,7 +50,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from([*Config.model_fields, "other"]), VALUES, max_size=4))
 def test_any_values_make_a_configuration_or_one_line(values):
     message = "x.yaml: "
