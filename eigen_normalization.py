@@ -52,13 +52,17 @@ def _normalize(arguments: argparse.Namespace) -> int:
     picture = target.with_name(f"{target.stem}_spectrum.png")
     _check_outputs([target, picture] if arguments.plot else [target], arguments.overwrite)
     weights = load_weights(arguments.load_path)
-    weights["K"], report = normalize_eigenvalues(
-        _operators(weights, arguments),
-        arguments.rank,
-        arguments.power,
-        arguments.split_pairs,
-        progress=lambda classes: tqdm(classes, desc="operators", unit="class", disable=None),
-    )
+    operators = _operators(weights, arguments)
+    try:
+        weights["K"], report = normalize_eigenvalues(
+            operators,
+            arguments.rank,
+            arguments.power,
+            arguments.split_pairs,
+            progress=lambda classes: tqdm(classes, desc="operators", unit="class", disable=None),
+        )
+    except ModelError as error:
+        raise UserError(f"{arguments.load_path}: {error}") from error
     save_weights(target, weights)
     print(*report.summary(), sep="\n")
     for line in report.warnings():
@@ -81,6 +85,9 @@ def _check_outputs(paths: list[Path], overwrite: bool) -> None:
 def _operators(weights: dict[str, Tensor], arguments: argparse.Namespace) -> Tensor:
     if "K" not in weights:
         raise UserError(f"{arguments.load_path}: holds no Koopman operators (no entry 'K')")
+    if weights["K"].ndim != 3:
+        found = tuple(weights["K"].shape)
+        raise UserError(f"{arguments.load_path}: K has shape {found}, expected (classes, d, d)")
     classes = weights["K"].shape[0]
     if arguments.num_class not in (None, classes):
         given = f"--num-class {arguments.num_class}"

@@ -19,7 +19,7 @@ from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.holdout import Subset, held_out_names
-from torchlight.registry import Target, binding_faults, build_part, resolve
+from torchlight.registry import Target, binding_faults, resolve, with_built
 from torchlight.trainer import Trainer, check_compatible, prepare_torch
 
 OWN_PACKAGES = ("feeders", "model")
@@ -40,7 +40,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     sets = world.main_first(lambda: _datasets(config, feeder))
     allowed = (*OWN_PACKAGES, *config.allow_import)
     model = model_class.build(
-        build_part(config.model_args, "graph", "model_args", ALIASES, allowed)
+        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     )
     check_compatible(config, model, sets)
     if config.weights is not None:

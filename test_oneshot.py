@@ -25,7 +25,7 @@ from torchlight.checkpoint import Weights, apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
-from torchlight.registry import binding_faults, build_part, resolve
+from torchlight.registry import binding_faults, resolve, with_built
 from torchlight.reports import (
     class_accuracy,
     comparison,
@@ -65,7 +65,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
             "with this one as its base (see config/ucla-oneshot)"
         )
     entries = load_weights(weights)
-    arguments = build_part(config.model_args, "graph", "model_args", ALIASES, allowed)
+    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
     scorer = SplitScorer(

@@ -1,6 +1,5 @@
 """Labels of named samples: from the names themselves, or from a data set."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from data import splits, ucla
 from data.errors import DataError
+from data.npz import read_array
 from data.store import Store
 
 STORE_SUFFIXES = (".h5", ".hdf5")
@@ -41,20 +41,12 @@ def _labels_of_published(path: Path) -> dict[str, int]:
     Raises:
         DataError: the file cannot be read or has no one-hot array ``y_test`` (n, c).
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            one_hot = arrays["y_test"]
-    except KeyError:
-        raise DataError(f"{path}: has no array y_test to take labels from") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        AttributeError,
-    ) as error:
-        raise DataError(f"{path}: cannot be read as an .npz data set ({error})") from error
-    if one_hot.ndim != 2 or not len(one_hot) or not ((one_hot != 0).sum(axis=1) == 1).all():
+    one_hot = read_array(path, "y_test")
+    if (
+        one_hot.dtype.kind not in "fiub"
+        or one_hot.ndim != 2
+        or not len(one_hot)
+        or not ((one_hot != 0).sum(axis=1) == 1).all()
+    ):
         raise DataError(f"{path}: y_test, of shape {one_hot.shape}, is not one-hot")
     return {f"test_{i}": label for i, label in enumerate(one_hot.argmax(axis=1).tolist())}

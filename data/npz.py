@@ -4,6 +4,7 @@ An ``.npz`` is a zip of ``.npy`` files. Written by ``numpy.savez`` its members a
 uncompressed, so an array's numbers lie in one piece inside the file and can be mapped.
 """
 
+import math
 import mmap
 import os
 import zipfile
@@ -16,11 +17,15 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from data.errors import DataError
+from data.errors import DataError, printable
+from data.untrusted import open_archive
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal content gives equal files
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name (APPNOTE.TXT, 4.3.7)
-_UNPACK_LIMIT = 2**31  # bytes of a compressed array that may be unpacked into memory
+_UNPACK_LIMIT = 2**28  # bytes of a compressed array that may be unpacked into memory
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
+_KINDS = "biufcSU"
+_LONGEST_HEADER = 10_000  # bytes, numpy's own limit; evaluating more might not end
 
 
 class NpzWriter:
@@ -89,7 +94,7 @@ class ArrayPlace:
     @property
     def nbytes(self) -> int:
         """Size of the array in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class MappedRows:
@@ -175,23 +180,25 @@ def read_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
     """Read an array of an ``.npz`` into memory, compressed or not.
 
     Raises:
-        DataError: as ``find_array``; or the array is larger than 2 GB, which a small damaged or
+        DataError: as ``find_array``; or the array is larger than 256 MB, which a small damaged or
             malicious file can claim as well.
     """
     with _opened(path) as archive:
         info = _member(path, archive, name)
         with archive.open(info) as member:
             shape, dtype = _read_header(path, name, member)
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if size > _UNPACK_LIMIT:
+            size = math.prod(shape) * dtype.itemsize
+            if info.compress_type != zipfile.ZIP_STORED and size > _UNPACK_LIMIT:
                 raise DataError(
                     f"{path}: {name} is compressed and {size} bytes large; save it again "
                     "uncompressed, with numpy.savez, so that it can be mapped"
                 )
-            data = member.read(size + 1)
-    if len(data) != size:
-        raise DataError(f"{path}: {name} announces shape {shape}, but has not the bytes for it")
-    return np.frombuffer(data, dtype).reshape(shape)
+            if size != info.file_size - member.tell():
+                raise DataError(f"{path}: {name} announces {dtype} {shape}, of another size")
+            data = np.empty(size, np.uint8)
+            if member.readinto(data) != size or member.read(1):  # type: ignore[attr-defined]
+                raise DataError(f"{path}: {name} has not the bytes for its shape {shape}")
+    return np.frombuffer(data, dtype, math.prod(shape)).reshape(shape)
 
 
 def array_names(path: str | os.PathLike[str]) -> list[str]:
@@ -208,14 +215,14 @@ def array_names(path: str | os.PathLike[str]) -> list[str]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever is wrong with it comes out as a DataError."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path, _METHODS) as archive:
             yield archive
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged files
-        raise DataError(f"{path}: damaged, or no .npz file ({error})") from error
+        raise DataError(f"{path}: damaged, or no .npz file ({printable(error)})") from error
 
 
 def _member(path: str | os.PathLike[str], archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
@@ -223,7 +230,7 @@ def _member(path: str | os.PathLike[str], archive: zipfile.ZipFile, name: str) -
         return archive.getinfo(f"{name}.npy")
     except KeyError:
         found = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8]) or "nothing"
-        raise DataError(f"{path}: no array {name}; it has {found}") from None
+        raise DataError(f"{path}: no array {name}; it has {printable(found)}") from None
 
 
 def _read_header(
@@ -232,7 +239,9 @@ def _read_header(
     """Shape and dtype of an ``.npy`` stream, which is then at the first number."""
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran_order, dtype = read(member)
+    shape, fortran_order, dtype = read(member, max_header_size=_LONGEST_HEADER)
     if dtype.hasobject or (fortran_order and len(shape) > 1):
         raise DataError(f"{path}: {name} holds objects or is in Fortran order; save it as plain C")
+    if dtype.kind not in _KINDS or not dtype.itemsize or min(shape, default=0) < 0:
+        raise DataError(f"{path}: {name} is {str(dtype)[:40]} {shape}, no array of numbers or text")
     return shape, dtype

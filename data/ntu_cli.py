@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.ntu_steps import SKIPPED, Summary, denoise_step, read_step, transform_step
 from data.recording import SampleFault
 from data.shards import Remark
@@ -146,6 +146,7 @@ def _print_table(remarks: Sequence[Remark], output: Path) -> None:
     for remark in shown:
         verdict = "skipped" if remark.skipped else "note"
         line = remark.line or ""
-        print(f"{verdict:8} {remark.step:8} {remark.sample:{width}} {line:>6}  {remark.reason}")
+        sample, reason = printable(remark.sample), printable(remark.reason)
+        print(f"{verdict:8} {printable(remark.step):8} {sample:{width}} {line:>6}  {reason}")
     if len(skipped) > _SHOWN:
         print(f"... and {len(skipped) - _SHOWN} more skipped; see {output / SKIPPED}")

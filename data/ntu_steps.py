@@ -10,7 +10,8 @@ again gives what an undisturbed run would have given.
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from tqdm import tqdm
 
 from data.align import find_origin, move_to_origin, present
 from data.bodies import Body, collect_bodies, denoise
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.files import atomic_write, remove_leftovers
-from data.npz import NpzWriter
+from data.npz import NpzWriter, read_array
 from data.recording import JOINTS, Recording, SampleFault, read_recording
 from data.shards import (
     INDEX,
@@ -36,14 +37,18 @@ from data.shards import (
     hash_of,
     make_pieces,
     read_index,
-    read_piece,
+    remark_of,
 )
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
+from data.untrusted import read_bounded
 
 RAW_FOLDERS = ("nturgb+d_skeletons", "nturgb+d_skeletons120")
 SKIPPED = "skipped.csv"
 _SUFFIX = ".skeleton"
+_PIECE_NAME = re.compile(r"part-\d{5,}\.npz", re.ASCII)
+_AGAIN = "delete its folder and run the step that made it again"
+_LARGEST_SKIP_LIST = 2**22  # bytes; all samples there are take 2.4 million
 
 
 @dataclass
@@ -72,6 +77,15 @@ class _Source:
     path: str
     size: int
     modified: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A piece as the index of its folder lists it."""
+
+    file: str
+    key: str
+    samples: int
 
 
 # ---- step one ----
@@ -136,13 +150,13 @@ def _list_sources(dataset: DataSet, folder: Path) -> tuple[list[_Source], list[R
                 sample = parse_name(name)
             except DataError as error:
                 reason = str(error).removeprefix(f"{name}: ")
-                remarks.append(Remark("read", name + _SUFFIX, None, reason))
+                remarks.append(Remark("read", printable(name + _SUFFIX), None, reason))
                 continue
             if not dataset.has(sample):
                 foreign += 1
             elif name in sources:
                 reason = f"also in {sources[name].path}, which was read instead"
-                remarks.append(Remark("read", str(path), None, reason))
+                remarks.append(Remark("read", printable(path), None, reason))
             else:
                 sources[name] = _Source(name, path, size, modified)
     return sorted(sources.values(), key=lambda s: s.name), sorted(remarks, key=str), foreign
@@ -171,11 +185,11 @@ def _read_skip_list(path: Path) -> set[str]:
         DataError: the file cannot be read or names no sample.
     """
     try:
-        lines = path.read_text(errors="replace").split()
+        words = read_bounded(path, _LARGEST_SKIP_LIST).decode("utf-8", "replace").split()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     names = set()
-    for word in lines:
+    for word in words:
         try:
             names.add(parse_name(word.removesuffix(_SUFFIX)).name)
         except DataError:
@@ -221,7 +235,7 @@ def _read_piece_of(sources: Sequence[_Source]) -> Result:
 
 def _frame_rows(path: Path) -> Iterator[list[Any]]:
     """Rows of ``frames.csv``."""
-    piece = read_piece(path, ["names", "num_frames", "dropped_offsets", "dropped"])
+    piece = _read_raw(path)
     offsets = piece["dropped_offsets"].tolist()
     for i, name in enumerate(piece["names"]):
         dropped = piece["dropped"][offsets[i] : offsets[i + 1]].tolist()
@@ -252,15 +266,15 @@ def denoise_step(
         SampleFault: a sample is faulty and ``strict`` is set.
         DataError: the step before is not complete.
     """
-    index = _read_step_index(dataset, source, "get_raw_skes_data.py")
+    entries, remarks = _read_step_index(dataset, source, "get_raw_skes_data.py")
     pieces, left = [], limit
-    for entry in index["pieces"]:
-        take = entry["samples"] if left is None else min(left, entry["samples"])
+    for entry in entries:
+        take = entry.samples if left is None else min(left, entry.samples)
         left = None if left is None else left - take
         if take:
-            key = hash_of("denoise", entry["key"], take)
-            pieces.append(Piece(output / entry["file"], key, (source / entry["file"], take)))
-    summary = Summary(0, [Remark(**remark) for remark in index["remarks"]])
+            key = hash_of("denoise", entry.key, take)
+            pieces.append(Piece(output / entry.file, key, (source / entry.file, take)))
+    summary = Summary(0, remarks)
     total = sum(piece.work[1] for piece in pieces)
     _run(dataset, pieces, output, _denoise_piece, workers, strict, summary, total)
     with atomic_write(output / "bodies.csv") as temporary, open(temporary, "w", newline="") as file:
@@ -272,6 +286,7 @@ def denoise_step(
 
 
 _BODY_COLUMNS = ("first", "last", "motion", "final_motion", "removed_by", "actor")
+_BODY_KINDS = {c: np.float32 if "motion" in c else np.int64 for c in _BODY_COLUMNS}
 
 
 def _denoise_piece(work: tuple[Path, int]) -> Result:
@@ -301,8 +316,7 @@ def _denoise_piece(work: tuple[Path, int]) -> Result:
         "body_offsets": _offsets(len(group) for group in bodies),
         "body_ids": _pack_text([body.id for body in flat]),
     }
-    for column in _BODY_COLUMNS:
-        kind = np.float32 if "motion" in column else np.int64
+    for column, kind in _BODY_KINDS.items():
         arrays[f"body_{column}"] = np.array([getattr(body, column) for body in flat], dtype=kind)
     return arrays, remarks
 
@@ -316,8 +330,9 @@ def _actors_of(bodies: list[Body], num_frames: int, name: str) -> np.ndarray:
 
 def _raw_samples(path: Path, take: int) -> Iterator[tuple[str, int, list[Body]]]:
     """Name, valid frames and bodies of the first samples of a raw piece."""
-    tables = ("names", "num_frames", "body_offsets", "body_ids", "body_first", "body_frames")
-    piece = read_piece(path, [*tables, "body_motion", "joints"])
+    piece = _read_raw(path)
+    if take > len(piece["names"]):
+        raise DataError(f"{path}: has fewer samples than {INDEX} says; {_AGAIN}")
     ids = _unpack_text(piece["body_ids"])
     ends = np.cumsum(piece["body_frames"])
     for i in range(take):
@@ -335,12 +350,11 @@ def _raw_samples(path: Path, take: int) -> Iterator[tuple[str, int, list[Body]]]
 
 def _body_rows(path: Path) -> Iterator[list[Any]]:
     """Rows of ``bodies.csv``."""
-    columns = [f"body_{column}" for column in _BODY_COLUMNS]
-    piece = read_piece(path, ["names", "body_offsets", "body_ids", *columns])
-    ids = _unpack_text(piece["body_ids"])
-    names = np.repeat(piece["names"], np.diff(piece["body_offsets"]))
+    piece = _read_denoised(path)
+    offsets, ids = _read_bodies(path, piece, _BODY_KINDS)
+    names = np.repeat(piece["names"], np.diff(offsets))
     for b, name in enumerate(names):
-        yield [name.decode(), ids[b], *(piece[column][b] for column in columns)]
+        yield [name.decode(), ids[b], *(piece[f"body_{column}"][b] for column in _BODY_COLUMNS)]
 
 
 # ---- step three ----
@@ -365,18 +379,20 @@ def transform_step(
     Raises:
         DataError: the step before is not complete, or left no sample.
     """
-    index = _read_step_index(dataset, source, "get_raw_denoised_data.py")
-    summary = Summary(0, [Remark(**remark) for remark in index["remarks"]])
-    paths = [source / entry["file"] for entry in index["pieces"]]
-    tables = [read_piece(path, ["names", "frames", "widths", "actors"]) for path in paths]
+    entries, remarks = _read_step_index(dataset, source, "get_raw_denoised_data.py")
+    summary = Summary(0, remarks)
+    paths = [source / entry.file for entry in entries]
+    tables = [_read_denoised(path) for path in paths]
     facts = {
         name: np.concatenate([table[name] for table in tables])[:limit]
         for name in (tables[0] if tables else ())
     }
     if not facts or not len(facts["names"]):
-        raise DataError(f"{source}: no sample is left to write")
+        raise DataError(f"{source / INDEX}: no sample is left to write")
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
+    if not (facts["names"][:-1] < facts["names"][1:]).all():
+        raise DataError(f"{source / INDEX}: its pieces are not in the order of their samples")
     samples = [parse_name(name.decode()) for name in facts["names"]]
     store = output / f"{dataset.stem}.h5"
     # Kept: NTU120 shows a lone actor twice, NTU60 once; "lone" by width, so that a second actor
@@ -399,12 +415,16 @@ def transform_step(
 def _moved_samples(paths: Sequence[Path], count: int) -> Iterator[np.ndarray]:
     """The first ``count`` samples with their origin moved, float32 (frames, actors, 25, 3)."""
     for path in paths:
-        piece = read_piece(path, ["names", "frames", "widths", "actors", "joints"])
-        ends = np.cumsum(piece["frames"] * piece["widths"])
+        piece = _read_denoised(path)
+        piece["joints"] = _read_table(path, "joints", np.float32, int(_numbers_of(piece).sum()))
+        ends = np.cumsum(_numbers_of(piece))
         for i, name in enumerate(piece["names"][:count]):
             frames, width = int(piece["frames"][i]), int(piece["widths"][i])
             joints = piece["joints"][ends[i] - frames * width : ends[i]].reshape(frames, width)
-            moved = move_to_origin(joints, name.decode())
+            try:
+                moved = move_to_origin(joints, name.decode())
+            except SampleFault as fault:
+                raise DataError(f"{path}: {fault}; {_AGAIN}") from fault
             yield moved.reshape(frames, -1, JOINTS, 3)[:, : piece["actors"][i]]
         count -= min(count, len(ends))
 
@@ -480,7 +500,7 @@ def _stop_at_first(remarks: Iterable[Remark]) -> None:
 def _complete(dataset: DataSet, pieces: Sequence[Piece], output: Path, summary: Summary) -> Summary:
     """Write ``skipped.csv``, then the index that declares the folder complete."""
     _write_skipped(output / SKIPPED, summary.remarks)
-    counts = [len(read_piece(piece.path, ["names"])["names"]) for piece in pieces]
+    counts = [len(read_array(piece.path, "names")) for piece in pieces]
     entries = [
         {"file": piece.path.name, "key": piece.key, "samples": count}
         for piece, count in zip(pieces, counts, strict=True)
@@ -501,22 +521,142 @@ def _write_skipped(path: Path, remarks: Sequence[Remark]) -> None:
                 table.writerow([remark.step, remark.sample, remark.line, remark.reason])
 
 
-def _read_step_index(dataset: DataSet, folder: Path, script: str) -> dict[str, Any]:
-    """The index of the step before, checked."""
+def _read_step_index(
+    dataset: DataSet, folder: Path, script: str
+) -> tuple[list[_Entry], list[Remark]]:
+    """Pieces and remarks in the index of the step before.
+
+    Raises:
+        DataError: the step is not complete, of another data set, or its index damaged.
+    """
     advice = f"run in {dataset.folder}: python {script}"
     index = read_index(folder, advice)
     try:
-        found, pieces = index["dataset"], index["pieces"]
-        sound = all({"file", "key", "samples"} <= set(entry) for entry in pieces)
-        sound = sound and all(Path(entry["file"]).name == entry["file"] for entry in pieces)
-        [Remark(**remark) for remark in index["remarks"]]
-    except (KeyError, TypeError):
-        found, sound = None, False
-    if not sound:
-        raise DataError(f"{folder / INDEX}: damaged; {advice}")
+        found = index["dataset"]
+        pieces = [_entry_of(entry) for entry in index["pieces"]]
+        remarks = [remark_of(entry) for entry in index["remarks"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / INDEX}: damaged; {advice}") from error
     if found != dataset.name:
-        raise DataError(f"{folder}: holds {found}, not {dataset.name}; {advice}")
-    return index
+        raise DataError(f"{folder / INDEX}: holds {printable(found)}, not {dataset.name}; {advice}")
+    return pieces, remarks
+
+
+def _entry_of(found: Any) -> _Entry:
+    """A piece as the index lists it; its name leads nowhere else.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    entry = _Entry(found["file"], found["key"], found["samples"])
+    texts = isinstance(entry.file, str) and isinstance(entry.key, str)
+    if not texts or not _PIECE_NAME.fullmatch(entry.file):
+        raise ValueError("no name of a piece")
+    if type(entry.samples) is not int or entry.samples < 0:
+        raise ValueError("no number of samples")
+    return entry
+
+
+# ---- pieces, read without trust ----
+
+
+def _read_raw(path: Path) -> dict[str, np.ndarray]:
+    """The tables of a raw piece, which agree with each other.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    piece = {"names": _read_names(path)}
+    count = len(piece["names"])
+    piece["num_frames"] = _read_table(path, "num_frames", np.int64, count)
+    piece["dropped_offsets"] = _read_offsets(path, "dropped_offsets", count)
+    dropped = int(piece["dropped_offsets"][-1])
+    piece["dropped"] = _read_table(path, "dropped", np.int64, dropped)
+    kinds = {"first": np.int64, "frames": np.int64, "motion": np.float32}
+    offsets, _ = _read_bodies(path, piece, kinds)
+    first, frames, bodies = piece["body_first"], piece["body_frames"], np.diff(offsets)
+    _require(path, (bodies > 0).all() and (frames > 0).all() and (first >= 0).all())
+    _require(path, (frames <= 2**31).all())
+    piece["joints"] = _read_table(path, "joints", np.float32, int(frames.sum()), (JOINTS, 3))
+    own = np.repeat(piece["num_frames"], bodies)
+    seen = np.add.reduceat(frames, offsets[:-1]) if count else frames
+    # Each valid frame has a body; the only one of a sample is in all of them.
+    _require(path, (first <= own - frames).all() and (piece["num_frames"] <= seen).all())
+    _require(path, np.isfinite(piece["joints"]).all())
+    return piece
+
+
+def _read_denoised(path: Path) -> dict[str, np.ndarray]:
+    """The tables of a denoised piece, one row a sample, which agree with each other.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    piece = {"names": _read_names(path)}
+    for name in ("frames", "widths", "actors"):
+        piece[name] = _read_table(path, name, np.int64, len(piece["names"]))
+    places = piece["widths"] // (JOINTS * 3)
+    _require(path, np.isin(piece["widths"], (JOINTS * 3, 2 * JOINTS * 3)).all())
+    _require(path, ((piece["actors"] >= 1) & (piece["actors"] <= places)).all())
+    # Long before the product of two of these numbers overflows, there is no file that large.
+    _require(path, ((piece["frames"] > 0) & (piece["frames"] < 2**31)).all())
+    return piece
+
+
+def _numbers_of(piece: dict[str, np.ndarray]) -> np.ndarray:
+    """How many coordinates each sample of a denoised piece has, int64 (n,)."""
+    return piece["frames"] * piece["widths"]
+
+
+def _read_bodies(
+    path: Path, piece: dict[str, np.ndarray], kinds: Mapping[str, type]
+) -> tuple[np.ndarray, list[str]]:
+    """Add the tables of the bodies to a piece; returns their offsets and ids."""
+    offsets = _read_offsets(path, "body_offsets", len(piece["names"]))
+    packed = read_array(path, "body_ids")
+    _require(path, packed.dtype == np.uint8 and packed.ndim == 1)
+    ids = _unpack_text(packed)
+    _require(path, len(ids) == offsets[-1] or (ids == [""] and offsets[-1] == 0))
+    piece |= {"body_offsets": offsets, "body_ids": packed}
+    for column, kind in kinds.items():
+        piece[f"body_{column}"] = _read_table(path, f"body_{column}", kind, int(offsets[-1]))
+    return offsets, ids
+
+
+def _read_names(path: Path) -> np.ndarray:
+    names = read_array(path, "names")
+    _require(path, names.dtype == np.dtype("S20") and names.ndim == 1)
+    for name in names:
+        try:
+            parse_name(name.decode("ascii"))
+        except ValueError as error:  # a DataError too
+            raise DataError(f"{path}: damaged: {printable(name)} is no sample; {_AGAIN}") from error
+    return names
+
+
+def _read_offsets(path: Path, name: str, count: int) -> np.ndarray:
+    """Running totals, from 0: int64 (count + 1,)."""
+    offsets = _read_table(path, name, np.int64, count + 1)
+    _require(path, offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] < 2**40)
+    return offsets
+
+
+def _read_table(
+    path: Path, name: str, kind: type, count: int, tail: tuple[int, ...] = ()
+) -> np.ndarray:
+    """One array of a piece, of ``kind`` (count, *tail)."""
+    table = read_array(path, name)
+    if table.dtype != kind or table.shape != (count, *tail):
+        raise DataError(
+            f"{path}: damaged: {name} is {printable(table.dtype)} {table.shape}, not "
+            f"{np.dtype(kind)} {(count, *tail)}; {_AGAIN}"
+        )
+    return table
+
+
+def _require(path: Path, sound: Any) -> None:
+    if not sound:
+        raise DataError(f"{path}: damaged: its tables contradict each other; {_AGAIN}")
 
 
 def _chunks(items: Sequence[_Source], size: int) -> Iterator[Sequence[_Source]]:

@@ -28,9 +28,10 @@ import numpy as np
 from data.decimals import is_number, parse_decimals
 from data.errors import DataError
 from data.skeletons import NTU
+from data.untrusted import read_bounded
 
 JOINTS = NTU.num_point
-MAX_BYTES = 256 * 2**20  # a recording has some 0.3 MB; a longer file is something else
+MAX_BYTES = 16 * 2**20  # a recording has some 0.3 MB; a longer file is something else
 MAX_BODIES = 100  # in a frame; the sensor tracks six
 
 _JOINT_FIELDS = 12
@@ -102,12 +103,9 @@ def read_recording(path: Path) -> Recording:
             finite float32 number, or holds no body at all.
     """
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= MAX_BYTES else b""
+        text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise SampleFault(path.name, None, f"cannot be read ({error.strerror})") from error
-    if size > MAX_BYTES:
-        raise SampleFault(path.name, None, f"{size} bytes, too large for a recording")
     return parse_recording(text, path.name)
 
 

@@ -26,9 +26,11 @@ from data.errors import DataError
 from data.files import atomic_write, remove_leftovers
 from data.npz import read_array, write_npz
 from data.recording import SampleFault
+from data.untrusted import read_bounded
 
 PIECE = 256  # samples; some 8 MB of joints
 INDEX = "index.json"
+_LARGEST_INDEX = 2**26  # bytes; a piece takes 130, a remark some 200
 _FORMAT = 1  # raise when the content of pieces changes
 
 
@@ -60,6 +62,20 @@ class Piece:
     path: Path
     key: str
     work: Any
+
+
+def remark_of(found: Any) -> Remark:
+    """A remark as it lies in a JSON file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kinds = {"step": str, "sample": str, "line": int | None, "reason": str, "skipped": bool}
+    if not isinstance(found, dict) or set(found) != set(kinds):
+        raise ValueError("no remark")
+    if not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+        raise ValueError("no remark")
+    return Remark(**found)
 
 
 Result = tuple[Mapping[str, np.ndarray], list[Remark]]
@@ -99,15 +115,6 @@ def make_pieces(
         pool.shutdown(cancel_futures=True)
 
 
-def read_piece(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of a piece.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    return {name: read_array(path, name) for name in names}
-
-
 def begin(folder: Path, pieces: Sequence[Piece]) -> None:
     """Make the folder incomplete: no index, no temporary files, no pieces of other runs.
 
@@ -140,11 +147,13 @@ def read_index(folder: Path, advice: str) -> dict[str, Any]:
         DataError: the folder is not complete, in which case ``advice`` is what to do; or damaged.
     """
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = json.loads(read_bounded(folder / INDEX, _LARGEST_INDEX))
     except FileNotFoundError as error:
-        raise DataError(f"{folder}: missing or not complete; {advice}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INDEX}: cannot be read ({error}); {advice}") from error
+        raise DataError(f"{folder}: missing or not complete (no {INDEX}); {advice}") from error
+    except OSError as error:
+        raise DataError(f"{folder / INDEX}: cannot be read ({error.strerror}); {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{folder / INDEX}: damaged, not valid JSON; {advice}") from error
     if not isinstance(index, dict):
         raise DataError(f"{folder / INDEX}: damaged; {advice}")
     return index
@@ -168,11 +177,11 @@ def _remarks_of(piece: Piece) -> list[Remark] | None:
         return None
     try:
         meta = json.loads(read_array(piece.path, "meta").tobytes())
-    except (DataError, ValueError):  # damaged by something else than us: make it anew
-        return None
-    if meta.get("key") != piece.key:
-        return None
-    return [Remark(**remark) for remark in meta["remarks"]]
+        if meta["key"] != piece.key:
+            return None
+        return [remark_of(found) for found in meta["remarks"]]
+    except (DataError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # damaged by something else than us: make it anew
 
 
 def _start_worker() -> None:

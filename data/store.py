@@ -22,19 +22,26 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.files import atomic_write
 from data.npz import ArrayPlace, MappedRows
 from data.skeletons import NTU
-from data.splits import DataSet, SampleName, split_rows
+from data.splits import DATA_SETS, DataSet, SampleName, split_rows
 
 FORMAT = "skeleton store"
 VERSION = 1
 _ATTRIBUTES = {"dataset": str, "skeleton": str, "num_class": int, "max_frames": int}
+_IN_NAMES = dict(
+    zip("SCPRA", ("setups", "cameras", "subjects", "replications", "labels"), strict=True)
+)
+_LONGEST_ATTRIBUTE = 64  # bytes
+_MOST_SPLITS = 16  # benchmarks, and splits of each; NTU RGB+D 120 has three of up to three
+_AGAIN = "make it again"
 _FACTS = ("labels", "subjects", "cameras", "setups", "replications")
 
 
@@ -130,19 +137,18 @@ class Store:
         self.path = Path(path)
         with _opened(self.path) as file:
             for name, kind in _ATTRIBUTES.items():
-                setattr(self, name, kind(file.attrs[name]))
+                setattr(self, name, kind(_attribute(file, name)))
             self._offsets = _numbers(file, "offsets", np.int64)
             count = len(self._offsets) - 1
             self.actors = _numbers(file, "actors", np.uint8, count).astype(np.int64)
             self.copied = _numbers(file, "copied", np.uint8, count).astype(bool)
-            self.names = [n.decode() for n in _numbers(file, "names", np.dtype("S20"), count)]
+            names = _numbers(file, "names", np.dtype("S20"), count)
             for fact in _FACTS:
                 setattr(self, fact, _numbers(file, fact, np.int64, count))
-            self._splits = {
-                benchmark: {split: _numbers(group, split, np.int64) for split in group}
-                for benchmark, group in file["splits"].items()
-            }
+            self._splits = _read_splits(file, count)
             place = _place_of_joints(self.path, file)
+        self._check_names(names)
+        self.names = [name.decode("ascii") for name in names]
         self._check(place)
         self.frames = np.diff(self._offsets) // self.actors
         self._joints = MappedRows(place)
@@ -191,17 +197,34 @@ class Store:
         """Read all samples into this process's memory, for disks where mapping is slow."""
         self._joints = np.array(self._joints[:])  # type: ignore[assignment]
 
+    def _check_names(self, names: np.ndarray) -> None:
+        """Refuse names that are none of NTU's, out of order, or that other tables contradict."""
+        characters = names.view(np.uint8).reshape(len(names), -1)
+        digits = characters.astype(np.int64) - ord("0")
+        sound = bool((names[:-1] < names[1:]).all())
+        for place, (letter, fact) in enumerate(_IN_NAMES.items()):
+            number = digits[:, 4 * place + 1 : 4 * place + 4]
+            value = number @ np.array([100, 10, 1]) - (fact == "labels")
+            sound = sound and bool(((number >= 0) & (number <= 9)).all())
+            sound = sound and bool((characters[:, 4 * place] == ord(letter)).all())
+            sound = sound and bool((value == getattr(self, fact)).all())
+        if not sound:
+            raise DataError(f"{self.path}: damaged: names that its tables contradict; {_AGAIN}")
+
     def _check(self, place: ArrayPlace) -> None:
         """Refuse numbers that contradict each other."""
         rows = np.diff(self._offsets)
         sound = (
             len(self.names) > 0
+            and self.dataset in DATA_SETS
+            and self.skeleton == NTU.name
+            and self.num_class == DATA_SETS[self.dataset].num_class
             and self._offsets[0] == 0
             and self._offsets[-1] == place.shape[0]
             and bool((rows > 0).all())
             and bool(np.isin(self.actors, (1, 2)).all())
             and bool((rows % self.actors == 0).all())
-            and bool((rows // self.actors <= self.max_frames).all())
+            and int((rows // self.actors).max()) == self.max_frames
             and int(self.labels.min()) >= 0
             and int(self.labels.max()) < self.num_class
         )
@@ -209,9 +232,7 @@ class Store:
             for chosen in splits.values():
                 sound = sound and bool(((chosen >= 0) & (chosen < len(self.names))).all())
         if not sound:
-            raise DataError(
-                f"{self.path}: damaged: its tables contradict each other; make it again"
-            )
+            raise DataError(f"{self.path}: damaged: its tables contradict each other; {_AGAIN}")
 
 
 @contextmanager
@@ -221,17 +242,57 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+            if _attribute(file, "format") != FORMAT:
                 raise DataError(f"{path}: an HDF5 file, but no skeleton store")
-            if file.attrs.get("version") != VERSION:
-                found = file.attrs.get("version")
-                raise DataError(f"{path}: store version {found}, expected {VERSION}; make it again")
+            found = _attribute(file, "version")
+            if found != VERSION:
+                raise DataError(
+                    f"{path}: store version {printable(found)}, expected {VERSION}; {_AGAIN}"
+                )
             yield file
     except DataError:
         raise
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged, or no skeleton store ({reason})") from error
+    except Exception as error:  # h5py raises a dozen kinds on damaged files
+        raise DataError(f"{path}: damaged, or no skeleton store ({printable(error)})") from error
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    """One text or number; its size is looked at before it is read.
+
+    Raises:
+        DataError: it is something else. KeyError: there is none.
+    """
+    found = file.attrs.get_id(name)
+    if found.shape != () or found.get_storage_size() > _LONGEST_ATTRIBUTE:
+        raise DataError(f"{file.filename}: damaged: its attribute {name} is no text or number")
+    return file.attrs[name]
+
+
+def _read_splits(file: h5py.File, count: int) -> dict[str, dict[str, np.ndarray]]:
+    """Sample numbers by benchmark and split; no split has more than the ``count`` samples."""
+    groups = file["splits"]
+    if len(groups) > _MOST_SPLITS or any(len(group) > _MOST_SPLITS for group in groups.values()):
+        raise DataError(f"{file.filename}: damaged: more splits than any data set has")
+    splits: dict[str, dict[str, np.ndarray]] = {}
+    for benchmark, group in groups.items():
+        if not isinstance(groups.get(benchmark, getlink=True), h5py.HardLink):
+            raise DataError(f"{file.filename}: damaged: a split that lies in another file")
+        splits[benchmark] = {split: _numbers(group, split, np.int64) for split in group}
+        if any(len(rows) > count for rows in splits[benchmark].values()):
+            raise DataError(f"{file.filename}: damaged: a split of more samples than there are")
+    return splits
+
+
+def _own_table(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A table whose numbers lie in this file, in one piece, as ``write_store`` leaves them.
+
+    Packed tables can unfold to gigabytes; a link may lead to another file, or to a pipe.
+    """
+    link = group.get(name, getlink=True)
+    table = group[name] if isinstance(link, h5py.HardLink) else None
+    if not isinstance(table, h5py.Dataset) or table.chunks or table.is_virtual or table.external:
+        raise DataError(f"{group.file.filename}: damaged: {printable(name)} is no contiguous table")
+    return table
 
 
 def _numbers(
@@ -242,7 +303,7 @@ def _numbers(
     The size is checked against the file's before anything is allocated: a damaged file may claim
     any shape.
     """
-    table = group[name]
+    table = _own_table(group, name)
     size_fits = table.ndim == 1 and table.nbytes <= os.path.getsize(group.file.filename)
     if table.dtype != dtype or not size_fits or (count is not None and len(table) != count):
         raise DataError(
@@ -252,7 +313,7 @@ def _numbers(
 
 
 def _place_of_joints(path: Path, file: h5py.File) -> ArrayPlace:
-    joints = file["joints"]
+    joints = _own_table(file, "joints")
     offset = joints.id.get_offset()  # None if the data are in chunks, or were never written
     right_shape = joints.ndim == 3 and joints.shape[1:] == (NTU.num_point, 3)
     if offset is None or joints.dtype != np.dtype("<f4") or not right_shape:

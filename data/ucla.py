@@ -11,16 +11,17 @@ import hashlib
 import json
 import os
 import re
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.files import atomic_write
+from data.npz import read_array
 from data.skeletons import UCLA
+from data.untrusted import read_bounded
 
 DEFAULT_ROOT = "data/NW-UCLA/all_sqe"
 
@@ -44,7 +45,9 @@ VIEWS = {"train": (1, 2), "test": (3,)}
 # decoding it could exhaust the memory.
 MAX_BYTES = 16 * 2**20
 
-_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})")
+_LARGEST = 1e30  # metres; beyond, differences and turns leave 32-bit numbers
+
+_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 _CACHE_FORMAT = 1
 
 
@@ -152,18 +155,15 @@ def load(
 
 def _read_json(path: Path) -> object:
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= MAX_BYTES else b""
+        text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if size > MAX_BYTES:
-        raise DataError(f"{path}: {size} bytes, too large for a sequence (limit {MAX_BYTES})")
     try:
         return json.loads(text)
     except RecursionError as error:
         raise DataError(f"{path}: not a skeleton file: nested too deeply") from error
     except ValueError as error:  # bad JSON, bad UTF-8, a number of thousands of digits
-        raise DataError(f"{path}: not valid JSON ({error})") from error
+        raise DataError(f"{path}: not valid JSON ({printable(error)})") from error
 
 
 def _joints(path: Path, frames: object) -> np.ndarray:
@@ -183,7 +183,8 @@ def _looks_right(frames: list) -> bool:
     except ValueError:  # lists of different lengths
         return False
     is_number = joints.dtype.kind in "iuf"
-    return is_number and joints.shape[1:] == (UCLA.num_point, 3) and bool(np.isfinite(joints).all())
+    fits = is_number and joints.shape[1:] == (UCLA.num_point, 3)
+    return fits and bool((np.abs(joints.astype(np.float64)) <= _LARGEST).all())
 
 
 def _check_frames(path: Path, frames: list) -> None:
@@ -208,8 +209,7 @@ def _check_frames(path: Path, frames: list) -> None:
 def _is_finite_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    largest = sys.float_info.max
-    return -largest <= value <= largest  # False for NaN too
+    return -_LARGEST <= value <= _LARGEST  # False for NaN too
 
 
 def _describe(value: object) -> str:
@@ -292,14 +292,27 @@ def _user_cache() -> Path:
 def _read_cache(cache: Path, signature: str) -> Sequences | None:
     """Return the cached sequences, or None if there are none, or old or damaged ones."""
     try:
-        with np.load(cache, allow_pickle=False) as arrays:
-            if str(arrays["signature"]) != signature:
-                return None
-            names = arrays["names"].tolist()
-            sequences = Sequences(names, arrays["lengths"], arrays["joints"])
-    except Exception:  # damaged bytes make zipfile raise a dozen kinds, and none matters here
+        if str(read_array(cache, "signature")) != signature:
+            return None
+        names, lengths, joints = (read_array(cache, key) for key in ("names", "lengths", "joints"))
+    except DataError:
         return None
-    return sequences
+    sequences = Sequences([str(name) for name in names.ravel()], lengths, joints)
+    return sequences if _is_sound(sequences) else None
+
+
+def _is_sound(found: Sequences) -> bool:
+    """Whether a cache holds what ``_read_folder`` could have given."""
+    joints, lengths = found.joints, found.lengths
+    return bool(
+        all(_NAME.fullmatch(name) for name in found.names)
+        and lengths.dtype == np.int64
+        and lengths.shape == (len(found.names),)
+        and (lengths > 0).all()
+        and joints.dtype == np.float64
+        and joints.shape == (lengths.sum(), UCLA.num_point, 3)
+        and (np.abs(joints) <= _LARGEST).all()
+    )
 
 
 def _write_cache(cache: Path, sequences: Sequences, signature: str) -> None:

@@ -160,9 +160,13 @@ def _pool(
     """
     made = _class_of(base) if isinstance(base, str) else base
     known = inspect.signature(made).parameters
-    unknown = [name for name in arguments if name not in known]
+    unknown = [str(name) for name in arguments if name not in known]
     if unknown:
         raise DataError(f"base_args: {made.__module__} takes no {', '.join(unknown)}")
+    needed = [name for name, argument in known.items() if argument.default is argument.empty]
+    absent = [name for name in needed if name not in {*arguments, "split", "seed"}]
+    if absent:
+        raise DataError(f"base_args: {made.__module__} needs {', '.join(absent)}")
     common = {"augment": augment, **arguments} if "augment" in known else arguments
     return [
         made(**{**common, "split": split, "seed": seed + number})
@@ -179,8 +183,10 @@ def _class_of(base: str) -> type:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise DataError(f"base: {base!r}: {error}") from error
-    if not isinstance(found, type):
-        raise DataError(f"base: module {module_name} has no class {attribute!r}")
+    if not isinstance(found, type) or not issubclass(found, BatchFeeder):
+        raise DataError(f"base: module {module_name} has no class {attribute!r} that is a feeder")
+    if inspect.isabstract(found) or issubclass(found, Feeder):
+        raise DataError(f"base: {base!r} reads no data set")
     return found
 
 

@@ -75,7 +75,8 @@ def resolve_graph(graph: Any, graph_args: dict[str, Any] | None = None) -> np.nd
     """Return the adjacency (3, V, V) of a graph given by name, by class or as an object.
 
     Args:
-        graph: a dotted name (published ones through ``ALIASES``), a class, or anything with ``A``.
+        graph: a dotted name within ``model`` (published ones through ``ALIASES``), a class, or
+            anything with ``A``.
         graph_args: constructor arguments, for a name or a class.
 
     Raises:
@@ -99,13 +100,18 @@ def resolve_graph(graph: Any, graph_args: dict[str, Any] | None = None) -> np.nd
     return adjacency
 
 
-def _imported(name: str) -> Any:
-    """Return the object a dotted name stands for."""
+def _imported(name: str) -> type:
+    """Return the class of this package that a dotted name stands for; others are not imported."""
     module, _, attribute = name.rpartition(".")
+    if not module.startswith("model."):
+        raise ModelError(f"graph {name!r} cannot be imported: it is outside of the package model")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"graph {name!r} cannot be imported: {error}") from error
+    if not isinstance(found, type) or not found.__module__.startswith("model."):
+        raise ModelError(f"graph {name!r} is no class of the package model")
+    return found
 
 
 def _columns_to_one(matrix: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ CONFIG = {
     "feeder": "toy.Feeder",
     "test_feeder_args": {"split": "test"},
     "model": "toy.Model",
-    "allow_import": ["toy"],
     "num_epoch": 4,
     "step": [3],
     "base_lr": 0.05,
@@ -31,6 +30,7 @@ CONFIG = {
     "device": "cpu",
     "save_score": True,
 }
+ALLOW = ["--allow-import", "toy"]  # a flag: no file may let its own names in
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def _one_thread():
 
 def train(path, work_dir, *words):
     """Run the command in this process."""
-    return main_multigpu.main(["--config", path, "--work-dir", str(work_dir), *words])
+    return main_multigpu.main([*ALLOW, "--config", path, "--work-dir", str(work_dir), *words])
 
 
 def weights(folder):
@@ -185,7 +185,7 @@ def test_strange_weights_in_the_folder_are_not_written_over(config_file, tmp_pat
 
 def test_a_second_run_in_the_same_folder_stays_out(config_file, tmp_path, capsys):
     path, work = config_file(train_feeder_args={"pause": 0.05}), tmp_path / "w"
-    first = start("main_multigpu.py", "--config", path, "--work-dir", work)
+    first = start("main_multigpu.py", *ALLOW, "--config", path, "--work-dir", work)
     try:
         deadline = time.monotonic() + 60
         while not (work / "log.txt").exists() and time.monotonic() < deadline:
@@ -249,8 +249,8 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
     path = config_file()
     train(path, tmp_path / "one", "--model-args", "drop_out=0.2")
     done = run(
-        "main_multigpu.py", "--config", path, "--work-dir", tmp_path / "two", "--model-args",
-        "drop_out=0.2", processes=2, launcher=launcher,
+        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", tmp_path / "two",
+        "--model-args", "drop_out=0.2", processes=2, launcher=launcher,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/4") == 1
@@ -259,7 +259,7 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
         torch.testing.assert_close(left[key], right[key], rtol=1e-5, atol=1e-6)
     words = ["--phase", "test", "--weights", str(tmp_path / "one" / "best.pt")]
     done = run(
-        "main_multigpu.py", "--config", path, "--work-dir", tmp_path / "test", *words,
+        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", tmp_path / "test", *words,
         processes=2, launcher=launcher,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -270,7 +270,7 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
 
 def test_an_error_on_two_processes_is_said_once(config_file, tmp_path):
     done = run(
-        "main_multigpu.py", "--config", config_file(), "--work-dir", tmp_path / "w",
+        "main_multigpu.py", *ALLOW, "--config", config_file(), "--work-dir", tmp_path / "w",
         "--base-lr", "-1", processes=2, launcher="torchrun",
     )  # fmt: skip
     assert done.returncode != 0
@@ -285,7 +285,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, numbe
     path = config_file(train_feeder_args={"pause": 0.02})
     train(path, tmp_path / "whole")
     work = tmp_path / "cut"
-    process = start("main_multigpu.py", "--config", path, "--work-dir", work)
+    process = start("main_multigpu.py", *ALLOW, "--config", path, "--work-dir", work)
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break

@@ -10,13 +10,14 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
-from .errors import UserError
+from .errors import UserError, printable
 from .files import atomic_write
+from .untrusted import check_directory, check_members, check_regular
 
 Weights = dict[str, torch.Tensor]
 
@@ -24,6 +25,7 @@ _MAGIC = b"TLSTATE1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SERIAL_BYTES = 8
 _PREFIX = "module."
+_ZIP, _ZIP_END, _ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How torch names what a pickle reaches for and must not."""
 
@@ -46,21 +48,57 @@ def load_weights(path: str | Path) -> Weights:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
+    with open(file, "rb") as stream:
+        content = _load(stream, file)
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{file}: holds {type(content).__name__}, not a state dict")
+    for key, value in content.items():
+        if not isinstance(key, str) or not key.isprintable() or not torch.is_tensor(value):
+            shown = printable(repr(key))
+            raise UserError(f"{file}: entry {shown} is not a tensor; not a flat state dict")
+        if not _is_plain(value):
+            raise UserError(f"{file}: entry {key!r} is not a plain tensor with all its numbers")
+    return {key.removeprefix(_PREFIX): value for key, value in content.items()}
+
+
+def _load(stream: IO[bytes], source: Path) -> Any:
+    """The content of a ``torch.save`` archive; what would not fit or would run is refused.
+
+    Raises:
+        UserError: names ``source``.
+    """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        if stream.read(len(_ZIP)) == _ZIP:
+            _check_records(stream)
+        stream.seek(0)
+        return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _FOREIGN.search(str(error))
         reason = f"it would run {found[1]}" if found else "it is no torch.save file of tensors"
-        raise UserError(f"{file}: refused, {reason}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not a readable weights file ({reason})") from error
-    if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{file}: holds {type(content).__name__}, not a state dict")
-    wrong = [k for k, v in content.items() if not (isinstance(k, str) and torch.is_tensor(v))]
-    if wrong:
-        raise UserError(f"{file}: entry {wrong[0]!r} is not a tensor; not a flat state dict")
-    return {key.removeprefix(_PREFIX): value for key, value in content.items()}
+        raise UserError(f"{source}: refused, {reason}") from error
+    except Exception as error:  # damaged files make torch raise a dozen kinds
+        reason = printable(str(error).split("\n")[0] or error)
+        raise UserError(f"{source}: not a readable weights file ({reason})") from error
+
+
+def _check_records(stream: IO[bytes]) -> None:
+    """Refuse an archive that unfolds: torch writes its records as they are, never compressed.
+
+    Raises:
+        zipfile.BadZipFile: it is one, or is damaged.
+    """
+    check_directory(stream)
+    with zipfile.ZipFile(stream) as archive:
+        check_members(archive, (zipfile.ZIP_STORED,))
+        if any(info.file_size != info.compress_size for info in archive.infolist()):
+            raise zipfile.BadZipFile("records of another size than they take")
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    """Whether a tensor is dense, and no larger than the numbers that are there for it."""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def apply_weights(
@@ -151,11 +189,19 @@ class StateFile:
                 except UserError as error:
                     warnings.append(str(error))
         if not whole:
+            warnings = warnings or [f"{self.slots[0]}: no such file"]
             raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
-        newest = max(whole, key=lambda slot: whole[slot][0])
-        self._next = 1 - newest
-        archive = io.BytesIO(whole[newest][1])
-        return torch.load(archive, map_location="cpu", weights_only=True), warnings
+        for newest in sorted(whole, key=lambda slot: -whole[slot][0]):
+            try:
+                content = _load(io.BytesIO(whole[newest][1]), self.slots[newest])
+                if not isinstance(content, dict):
+                    raise UserError(f"{self.slots[newest]}: holds no state")
+            except UserError as error:  # the check sum fits, so that we did not write this
+                warnings.append(str(error))
+                continue
+            self._next = 1 - newest
+            return content, warnings
+        raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
 
 
 def _checked(path: Path) -> tuple[int, memoryview]:
@@ -165,6 +211,8 @@ def _checked(path: Path) -> tuple[int, memoryview]:
         UserError: unreadable, or the checksum does not fit.
     """
     try:
+        if not _looks_whole(path):
+            raise UserError(f"{path}: damaged (it is no state, or cut off)")
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -173,3 +221,12 @@ def _checked(path: Path) -> tuple[int, memoryview]:
     if raw[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != raw[len(_MAGIC) : head]:
         raise UserError(f"{path}: damaged (its checksum does not fit)")
     return int.from_bytes(payload[:_SERIAL_BYTES], "big"), payload[_SERIAL_BYTES:]
+
+
+def _looks_whole(path: Path) -> bool:
+    """Whether a state begins and ends as one, looked at before all of it is read into memory."""
+    size = check_regular(path)
+    with open(path, "rb") as file:
+        head = file.read(len(_MAGIC))
+        file.seek(max(size - _ZIP_END_BYTES, 0))
+        return head == _MAGIC and file.read(len(_ZIP_END)) == _ZIP_END

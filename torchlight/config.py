@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .cli import Parser
 from .distributed import add_launcher_flags
-from .errors import UserError
+from .errors import UserError, printable
 from .files import atomic_write
 from .registry import nearest
+from .untrusted import read_bounded
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -32,7 +33,7 @@ RETIRED = {
 }
 """Keys found in configurations that the published code saved, and why they are passed over."""
 
-_LARGEST_YAML_BYTES = 1 << 20
+_LARGEST_YAML_BYTES = 1 << 16  # a second of parsing; configurations have some 1,000 bytes
 
 
 class Config(BaseModel):
@@ -110,7 +111,8 @@ class Config(BaseModel):
         "stop", description="what a loss of NaN or infinity does"
     )
     allow_import: list[str] = Field(
-        default_factory=list, description="your own packages that dotted names may lead into"
+        default_factory=list,
+        description="your own packages that dotted names may lead into; a flag only, no key",
     )
     overwrite: bool = Field(False, description="delete an existing run in work_dir first")
 
@@ -138,7 +140,8 @@ class Config(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write the resolved configuration as a YAML that is accepted as ``--config``."""
-        content = self.model_dump(mode="json", exclude={"overwrite"}, exclude_none=True)
+        left_out = {"overwrite", "allow_import"}
+        content = self.model_dump(mode="json", exclude=left_out, exclude_none=True)
         with atomic_write(path) as temporary:
             temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
@@ -197,6 +200,11 @@ def parse(
     values = read_yaml(path)
     for key in RETIRED:
         values.pop(key, None)
+    if values.pop("allow_import", None):
+        raise UserError(
+            f'{path}: key "allow_import": a file cannot let its own dotted names in; '
+            f"say --allow-import PACKAGE on the command line"
+        )
     merged = {**values, **{key: _flag_value(key, flag, values) for key, flag in flags.items()}}
     return build(merged, path), Path(path).name
 
@@ -224,9 +232,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     try:
-        if file.stat().st_size > _LARGEST_YAML_BYTES:
-            raise UserError(f"{file}: larger than {_LARGEST_YAML_BYTES} bytes; not a configuration")
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        text = read_bounded(file, _LARGEST_YAML_BYTES).decode("utf-8")
+        content = yaml.load(text, Loader=_StrictLoader)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -274,13 +281,13 @@ def _yaml_reason(error: yaml.YAMLError) -> str:
 
 def _fault(entry: Any) -> str:
     """One of pydantic's findings in our words."""
-    key = ".".join(str(part) for part in entry["loc"] if not _is_branch(part))
+    key = printable(".".join(str(part) for part in entry["loc"] if not _is_branch(part)) or "?")
     if entry["type"] == "extra_forbidden":
         return f'key "{key}": unknown{nearest(key, Config.model_fields)}'
     if entry["type"] == "missing":
         return f'key "{key}": missing'
     message = entry["msg"].removeprefix("Value error, ")
-    if not key:
+    if not entry["loc"]:
         return message
     return f'key "{key}": {message[:1].lower()}{message[1:]}, got {entry["input"]!r:.80}'
 

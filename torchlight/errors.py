@@ -8,6 +8,13 @@ class UserError(Exception):
     """
 
 
+def printable(found: object) -> str:
+    """What a file holds, or what a library says of it, fit for a message: short, on one line."""
+    text = " ".join(str(found).split()) or type(found).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:200])
+    return shown + ("..." if len(text) > 200 else "")
+
+
 class RunFailed(Exception):
     """A run that cannot go on (a loss of NaN, say), on every rank: one line, exit status 1."""
 

@@ -72,6 +72,29 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     return Target(name, found, implied)
 
 
+def with_built(
+    key: str, arguments: Mapping[str, Any], part: str, aliases: Aliases, allowed: Iterable[str]
+) -> dict[str, Any]:
+    """``arguments`` (the value of ``key``) with the dotted name ``part`` built.
+
+    What it is built from is ``<part>_args``. Arguments without such a name stay as they are.
+
+    Raises:
+        UserError: as ``resolve``, or what it names does not take these arguments.
+    """
+    given = dict(arguments)
+    if isinstance(given.get(part), str):
+        target = resolve(f"{key}.{part}", given[part], aliases, allowed)
+        own = given.pop(f"{part}_args", None) or {}
+        if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
+            raise UserError(f"{key}.{part}_args: {own!r:.80} is no mapping of names to values")
+        faults = binding_faults(f"{key}.{part}_args", target, own)
+        if faults:
+            raise UserError("; ".join(faults))
+        given[part] = target.build(own)
+    return given
+
+
 def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> list[str]:
     """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each."""
     parameters = inspect.signature(target.cls).parameters
@@ -89,20 +112,3 @@ def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> li
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
     ]
     return faults
-
-
-def build_part(
-    arguments: Mapping[str, Any], part: str, key: str, aliases: Aliases, allowed: Iterable[str]
-) -> dict[str, Any]:
-    """The arguments (the value of ``key``), ``part`` being built where it is a dotted name.
-
-    Its own arguments are those under ``<part>_args``, which go.
-
-    Raises:
-        UserError: as ``resolve``.
-    """
-    built = dict(arguments)
-    if isinstance(built.get(part), str):
-        target = resolve(f"{key}.{part}", built[part], aliases, allowed)
-        built[part] = target.build(built.pop(f"{part}_args", None) or {})
-    return built

@@ -4,13 +4,12 @@ A test run leaves two files of one stem: ``<stem>.pkl`` as published (a pickled 
 -> float32 vector) and ``<stem>.npz`` (``names``, ``scores``, ``labels``, ``config_hash``), which
 holds no pickle and is preferred when both are there.
 
-A pickle is a program. Published ones are read by an unpickler that knows no class and no function:
+A pickle is a program. Published ones are followed by a reader that knows no class and no function:
 each global a NumPy array needs is replaced by a stand-in of ours that takes data and returns data,
 every other global is refused by its dotted name. Sizes written in a file are compared with the
 file's own size before memory is asked for.
 """
 
-import io
 import math
 import pickle
 import pickletools
@@ -23,13 +22,18 @@ from typing import IO, Any
 
 import numpy as np
 
-from torchlight.errors import UserError
+from torchlight.errors import UserError, printable
 from torchlight.files import atomic_write
+from torchlight.untrusted import check_regular, open_archive, read_bounded
 
 STEM = "epoch1_test_score"
 SUFFIXES = (".npz", ".pkl")
 NAMES_SHOWN = 3
 DEEPEST_TUPLE = 8  # pickled arrays nest two
+_LARGEST_FILE = 2**28  # bytes; NTU RGB+D 120 takes 30 million
+_MOST_OPCODES = 4_000_000  # some 5 seconds; NTU RGB+D 120 takes a million
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LONGEST_NAME = 255  # characters, as of a file
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,10 @@ def is_score_file(path: str | Path) -> bool:
     """Whether ``path`` stands for a pickle, or for an ``.npz`` that has ``scores`` in it."""
     try:
         found = _find(Path(path))
-        return found.suffix == ".pkl" or "scores.npy" in zipfile.ZipFile(found).namelist()
+        if found.suffix == ".pkl":
+            return True
+        with open_archive(found, _METHODS) as archive:
+            return "scores.npy" in archive.namelist()
     except (UserError, OSError, zipfile.BadZipFile):
         return False
 
@@ -159,6 +166,9 @@ def _checked(
     if len(set(names)) != len(names):
         repeated = [name for name, times in Counter(names).items() if times > 1]
         raise UserError(f"{path}: sample names occur twice: {some(repeated)}")
+    odd = next((n for n in names if not n.isprintable() or not 0 < len(n) <= _LONGEST_NAME), None)
+    if odd is not None:
+        raise UserError(f"{path}: {odd[:40]!a} is no name of a sample")
     broken = ~np.isfinite(scores).all(axis=1)
     if broken.any():
         bad = [names[i] for i in np.flatnonzero(broken)]
@@ -181,7 +191,9 @@ def _checked(
 def _read_npz(path: Path) -> ScoreTable:
     """Read the safe form."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        if check_regular(path) > _LARGEST_FILE:
+            raise UserError(f"{path}: larger than {_LARGEST_FILE} bytes; not a score file")
+        with open_archive(path, _METHODS) as archive:
             members = {info.filename: info for info in archive.infolist()}
             for needed in ("names.npy", "scores.npy"):
                 if needed not in members:
@@ -191,12 +203,16 @@ def _read_npz(path: Path) -> ScoreTable:
                 for key in ("names", "scores", "labels", "config_hash")
                 if f"{key}.npy" in members
             }
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged or not a score file: {_one_line(error)}") from None
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files
+        raise UserError(f"{path}: damaged or not a score file: {printable(error)}") from None
     kinds = {"names": "U", "scores": "f", "labels": "iu", "config_hash": "U"}
     for key, array in arrays.items():
         if array.dtype.kind not in kinds[key]:
-            raise UserError(f"{path}: {key!r} is of type {array.dtype}, not as in a score file")
+            raise UserError(
+                f"{path}: {key!r} is of type {printable(array.dtype)}, not as in a score file"
+            )
     if arrays["names"].ndim != 1:
         raise UserError(f"{path}: 'names' has shape {arrays['names'].shape}, expected (samples,)")
     config_hash = str(arrays["config_hash"]) if "config_hash" in arrays else None
@@ -216,7 +232,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
     declared = math.prod(shape) * dtype.itemsize + header_size
     if dtype.hasobject or declared != info.file_size:
         raise UserError(
-            f"{path}: {info.filename} declares {dtype} {shape}, {declared} bytes, "
+            f"{path}: {info.filename} declares {printable(dtype)} {shape}, {declared} bytes, "
             f"but holds {info.file_size}"
         )
     with archive.open(info) as file:
@@ -238,6 +254,10 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
 
 class _Refused(Exception):
     """The pickle asks for something a score file does not need."""
+
+
+class _NoName(Exception):
+    """The key of an entry is no text."""
 
 
 class _DataType:
@@ -328,44 +348,160 @@ def _admitted() -> dict[str, _StandIn]:
     return admitted
 
 
-class _ScoreUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, tuples, strings, numbers and arrays; refuses every other name."""
+_MARK = object()
+_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+_TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+_LITERALS = _NUMBERS | _TEXTS | _BYTES
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Reader:
+    """Follows the opcodes of a pickle that only data need; nothing is looked up or called.
+
+    The standard unpickler, even with its globals restricted, lets a small file nest tuples until
+    hashing one overflows the stack or takes forever, or ask for tables of any size.
+    """
 
     ADMITTED = _admitted()
 
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for an admitted global; no module is ever imported."""
-        stand_in = self.ADMITTED.get(f"{module}.{name}")
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def read(self, data: bytes) -> object:
+        """The object that a whole pickle describes.
+
+        Raises:
+            _Refused: the pickle asks for what no score file needs.
+            Exception: it is damaged, in one of many ways.
+        """
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if count > _MOST_OPCODES:
+                raise _Refused(f"more than {_MOST_OPCODES} steps")
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            self._follow(opcode.name, argument)
+        raise EOFError("no end")
+
+    def _follow(self, name: str, argument: Any) -> None:
+        stack = self._stack
+        if name in _LITERALS:
+            stack.append(argument)
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(self._memo[argument])
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = stack[-1]
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self._memo[argument] = stack[-1]
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            self._push_tuple([stack.pop() for _ in range(count)][::-1])
+        elif name == "TUPLE":
+            self._push_tuple(self._to_mark())
+        elif name == "REDUCE":
+            arguments = stack.pop()
+            stack[-1] = self._stand_in(stack[-1])(*arguments)
+        elif name == "BUILD":
+            state = stack.pop()
+            self._buildable(stack[-1]).__setstate__(state)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        else:
+            self._follow_rare(name, argument)
+
+    def _follow_rare(self, name: str, argument: Any) -> None:
+        """Opcodes of which a score file has few."""
+        stack = self._stack
+        if name == "EMPTY_DICT":
+            stack.append({})
+        elif name == "DICT":
+            items = self._to_mark()
+            stack.append({})
+            self._set(items)
+        elif name == "SETITEMS":
+            self._set(self._to_mark())
+        elif name == "SETITEM":
+            value = stack.pop()
+            self._set([stack.pop(), value])
+        elif name == "EMPTY_LIST":
+            stack.append([])
+        elif name in ("LIST", "APPEND", "APPENDS"):
+            # A table has no lists; this one is refused later, whatever is in it.
+            items = [stack.pop()] if name == "APPEND" else self._to_mark()
+            stack.extend([[]] if name == "LIST" else [])
+            if not isinstance(stack[-1], list):
+                raise ValueError("an item for what is no list")
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            words = [stack.pop(), stack.pop()][::-1] if name == "STACK_GLOBAL" else [argument]
+            self._push_global(".".join(str(word) for word in words).replace(" ", "."))
+        elif name not in ("PROTO", "FRAME"):
+            raise _Refused(f"the operation {name}")
+
+    def _to_mark(self) -> list[Any]:
+        """Take everything above the last mark, and the mark."""
+        for place in range(len(self._stack) - 1, -1, -1):
+            if self._stack[place] is _MARK:
+                items = self._stack[place + 1 :]
+                del self._stack[place:]
+                return items
+        raise ValueError("no mark")
+
+    def _push_tuple(self, items: list[Any]) -> None:
+        depth = 1 + max((item.depth for item in items if isinstance(item, _Tuple)), default=0)
+        if depth > DEEPEST_TUPLE:
+            raise _Refused("deeply nested tuples")
+        self._stack.append(_Tuple(items))
+        self._stack[-1].depth = depth
+
+    def _push_global(self, name: str) -> None:
+        stand_in = self.ADMITTED.get(name)
         if stand_in is None:
-            raise _Refused(f"{module}.{name}")
-        return stand_in
+            raise _Refused(name)
+        self._stack.append(stand_in)
+
+    def _stand_in(self, found: object) -> _StandIn:
+        if not isinstance(found, _StandIn):
+            raise ValueError("a call of what is no function")
+        return found
+
+    def _buildable(self, found: object) -> Any:
+        if not isinstance(found, _StandIn | _Array | _DataType):
+            raise ValueError("a state for what has none")
+        return found
+
+    def _set(self, items: list[Any]) -> None:
+        table = self._stack[-1]
+        if not isinstance(table, dict):
+            raise ValueError("an entry for what is no dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str):
+                raise _NoName(f"{key!r:.40}" if isinstance(key, int | float | bytes) else "?")
+            table[key] = value
+
+
+class _Tuple(tuple):
+    """A tuple that knows how deep it nests."""
+
+    depth: int
 
 
 def _unpickle(data: bytes, path: Path) -> object:
-    """The data in a pickle, or a UserError with the offending name.
-
-    The opcodes are walked once before: a memo index beyond the file's length would make the
-    unpickler allocate a table of that many entries, and hashing tuples nested thousands deep
-    would overflow the C stack.
-    """
+    """The data in a pickle, or a UserError with the offending name."""
     try:
-        tuples_in_a_row = 0
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
-                raise _Refused(f"memo entry {argument}")
-            tuples_in_a_row = tuples_in_a_row + 1 if "TUPLE" in opcode.name else 0
-            if tuples_in_a_row > DEEPEST_TUPLE:
-                raise _Refused("deeply nested tuples")
-        return _ScoreUnpickler(io.BytesIO(data)).load()
+        return _Reader().read(data)
+    except _NoName as error:
+        raise UserError(f"{path}: entry '{error}' is not a name with float scores") from None
     except _Refused as refused:
         raise UserError(
-            f"{path}: refused, it asks for {refused}; a score file holds names and arrays only"
+            f"{path}: refused, it asks for {printable(refused)}; a score file holds names and "
+            f"arrays only"
         ) from None
-    except (
-        pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-        EOFError, OverflowError, MemoryError, RecursionError,
-    ) as error:  # fmt: skip
-        raise UserError(f"{path}: damaged or not a score file: {_one_line(error)}") from None
+    except Exception as error:  # of a dozen kinds
+        raise UserError(f"{path}: damaged or not a score file: {printable(error)}") from None
 
 
 def _read_pickle(path: Path) -> ScoreTable:
@@ -373,15 +509,15 @@ def _read_pickle(path: Path) -> ScoreTable:
 
     A name that the dict was given twice shows only once: the format cannot tell.
     """
-    data = path.read_bytes()
+    data = read_bounded(path, _LARGEST_FILE)
     content = _unpickle(data, path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected a dict of sample name -> scores, and at least one")
     vectors = []
     for name, stub in content.items():
         vector = stub.value if isinstance(stub, _Array) else None
-        if not isinstance(name, str) or vector is None or vector.dtype.kind != "f":
-            raise UserError(f"{path}: entry {str(name)[:40]!r} is not a name with float scores")
+        if vector is None or vector.dtype.kind != "f":
+            raise UserError(f"{path}: entry {name[:40]!a} is not a name with float scores")
         vectors.append(vector)
     shapes = {vector.shape for vector in vectors}
     if len(shapes) > 1 or vectors[0].ndim != 1:
@@ -389,8 +525,3 @@ def _read_pickle(path: Path) -> ScoreTable:
     if sum(vector.nbytes for vector in vectors) > len(data):
         raise UserError(f"{path}: its arrays repeat one another; a score file has one a sample")
     return _checked(list(content), np.stack(vectors).astype(np.float32), None, None, path)
-
-
-def _one_line(error: Exception) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -26,7 +26,7 @@ from .buffers import RunningStatistics
 from .checkpoint import apply_weights, load_weights, save_weights
 from .config import Config
 from .distributed import World
-from .errors import RunFailed, Stopped, UserError
+from .errors import RunFailed, Stopped, UserError, printable
 from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import Curves, start_logging
@@ -474,6 +474,15 @@ class Trainer:
         state, warnings = self._work_dir.state.load()
         for warning in warnings:
             self.log.info(f"warning: {warning}; going on from the state before it")
+        try:
+            self._restore_from(state)
+        except Exception as error:  # a state that we did not write can be wrong in any way
+            raise UserError(
+                f"{self._work_dir.state.slots[0]}: cannot be gone on from ({printable(error)}); "
+                f"start over with --overwrite"
+            ) from error
+
+    def _restore_from(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

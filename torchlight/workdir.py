@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 from .checkpoint import StateFile
 from .config import Config
-from .errors import UserError
+from .errors import UserError, printable
 
 ARTEFACTS = (
     "resume.*.state",
@@ -68,10 +68,13 @@ class WorkDir:
     def _resumable(self, config: Config) -> bool:
         if self.state.exists():
             state, _ = self.state.load()
-            changed = _changed(state["recipe"], config.recipe())
+            recipe = state.get("recipe")
+            if not isinstance(recipe, dict):
+                raise UserError(f"{self.state.slots[0]}: holds no run; start over with --overwrite")
+            changed = _changed(recipe, config.recipe())
             if changed:
                 raise UserError(
-                    f"{self.path}: holds a run with other settings ({changed}); "
+                    f"{self.path}: holds a run with other settings ({printable(changed)}); "
                     f"say --work-dir OTHER, or --overwrite to delete that run"
                 )
             return True

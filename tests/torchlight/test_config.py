@@ -131,7 +131,7 @@ def test_missing_config_is_named(tmp_path):
         ("a: !!python/object/apply:os.system ['touch hacked']\n", "line 1"),
         ("a: " + "[" * 20000, "nested"),
         ("a: 2024-13-45\n", "month"),
-        ("x" * (1 << 20) + "xxxx: 1\n", "larger"),
+        ("x" * (1 << 20) + "xxxx: 1\n", "too large"),
     ],
 )
 def test_damaged_yaml_is_refused_in_one_line(tmp_path, text, expected):
