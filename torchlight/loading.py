@@ -124,6 +124,11 @@ class EvalBatches(Sampler[list[int]]):
     def _starts(self) -> range:
         return range(self.rank * self.batch_size, self.length, self.world * self.batch_size)
 
+    @property
+    def rounds(self) -> int:
+        """Batches of the rank that has most of them."""
+        return len(range(0, self.length, self.world * self.batch_size))
+
     def __len__(self) -> int:
         return len(self._starts())
 
