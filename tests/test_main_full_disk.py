@@ -5,7 +5,9 @@ import fnmatch
 import os
 
 import pytest
-from test_main_training import _one_thread, assert_same_run, config_file, train  # noqa: F401
+from toy_run import assert_same_run, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PASSING = ["resume.?.state", "best.pt", "runs-2-12.pt", "runs-4-24.pt"]
 LASTING = [*PASSING[1:], "last_test_confusion.csv", "best_test_confusion.png", "*_score.npz"]
@@ -38,7 +40,7 @@ def test_a_disk_that_is_full_for_a_while_changes_nothing_but_the_log(
     config_file,
     tmp_path,
     full_disk,
-    pattern,  # noqa: F811
+    pattern,
 ):
     path = config_file()
     train(path, tmp_path / "plenty")
@@ -57,7 +59,7 @@ def test_what_cannot_be_written_at_the_end_fails_the_run_and_the_same_command_fi
     full_disk,
     capsys,
     pattern,
-    number,  # noqa: F811
+    number,
 ):
     path, work = config_file(), tmp_path / "full"
     full_disk(pattern, times=100, number=number)
@@ -76,7 +78,7 @@ def test_a_run_whose_first_state_cannot_be_saved_does_not_begin(
     config_file,
     tmp_path,
     full_disk,
-    capsys,  # noqa: F811
+    capsys,
 ):
     full_disk("resume.?.state", times=1)
     assert train(config_file(), tmp_path / "w") == 2
@@ -86,7 +88,7 @@ def test_a_run_whose_first_state_cannot_be_saved_does_not_begin(
 def test_weights_that_did_not_fit_hold_back_the_states_that_presuppose_them(
     config_file,
     tmp_path,
-    full_disk,  # noqa: F811
+    full_disk,
 ):
     path, work = config_file(), tmp_path / "w"
     full_disk("best.pt", times=100)
@@ -97,7 +99,7 @@ def test_weights_that_did_not_fit_hold_back_the_states_that_presuppose_them(
     assert "going on from epoch 2, step 0" in (work / "log.txt").read_text()
 
 
-def test_what_a_killed_process_left_is_swept_at_the_next_start(config_file, tmp_path):  # noqa: F811
+def test_what_a_killed_process_left_is_swept_at_the_next_start(config_file, tmp_path):
     path, work = config_file(), tmp_path / "w"
     work.mkdir()
     left = [

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from launch import ENVIRONMENT, command  # noqa: E402
-from test_main_training import CONFIG  # noqa: E402
+from toy_run import CONFIG  # noqa: E402
 
 SAMPLE_S = 2.0
 WARM_UP_S = 60.0
