@@ -359,6 +359,15 @@ class Trainer:
                 f"lower --base-lr, or say --on-nonfinite skip"
             )
 
+    def _require_finite_weights(self) -> None:
+        """A gradient can overflow under a finite loss: such weights must not replace good ones."""
+        floats = (v for v in self.model.state_dict().values() if v.is_floating_point())
+        if not all(bool(v.isfinite().all()) for v in floats):
+            raise RunFailed(
+                f"the weights are not finite after step {self.position.global_step}; the last good "
+                f"state is kept in {self.folder}; lower --base-lr"
+            )
+
     def _describe_nonfinite(self) -> str:
         """Write down the step, its samples and the rate; return the first line of it."""
         assert self.train_set is not None
@@ -378,7 +387,7 @@ class Trainer:
 
     def _validate(self, epoch: int) -> None:
         """Score the split that chooses, and keep the weights where they are the best so far."""
-        evaluation = self._val_scorer(self.model, "val", self._leave_if_asked)
+        evaluation = self._val_scorer(self.model, "val", self._attend_in_evaluation)
         found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
         accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
         self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
@@ -439,14 +448,19 @@ class Trainer:
         if decided.leaves:
             self._leave(decided)
 
-    def _leave_if_asked(self) -> None:
-        """Break an evaluation off on request, on all ranks; a resumed run starts it again."""
-        request = Request(self.world.largest(self._signals.take()))
-        if request is Request.NONE:
-            return
-        self._save_state()
-        if request.leaves:
-            self._leave(request)
+    def _attend_in_evaluation(self) -> None:
+        """As ``_attend``; a resumed run starts the evaluation again."""
+        decided = Request(self.world.largest(self._signals.take()))
+        if decided is not Request.NONE:
+            self._save_state()
+        if decided.leaves:
+            self._leave(decided)
+
+    def _attend_in_report(self) -> None:
+        """The state is saved by now, and the model may hold the best weights instead of its own."""
+        decided = Request(self.world.largest(self._signals.take()))
+        if decided.leaves:
+            self._leave(decided)
 
     def _leave(self, request: Request) -> None:
         position = self.position
@@ -482,7 +496,12 @@ class Trainer:
             raise UserError(f"{self.folder}: no state can be saved ({reason(error)})") from error
 
     def _save_state(self) -> None:
-        """Write the full state (rank 0), after all that it takes for granted."""
+        """Write the full state (rank 0), after all that it takes for granted.
+
+        Raises:
+            RunFailed: the weights are not finite; the state before stays (on every rank).
+        """
+        self.world.main_decides(self._require_finite_weights)
         self._last_save = time.monotonic()
         if self.world.is_main:
             with self._going_on("curves"):
@@ -529,7 +548,7 @@ class Trainer:
                 "same samples, results equal up to floating-point order"
             )
         )
-        return state["points"]
+        return state.get("points", [])
 
     # -- the report ---------------------------------------------------------------------------
 
@@ -558,7 +577,7 @@ class Trainer:
         )
 
     def _report_on(self, tag: str, title: str, *, scores: bool = False) -> None:
-        evaluation = self._test_scorer(self.model, tag, self._leave_if_asked)
+        evaluation = self._test_scorer(self.model, tag, self._attend_in_report)
         self._publish(evaluation, f"{tag}_test", title, scores=scores)
 
     def _publish(self, found: Evaluation | None, stem: str, title: str, *, scores: bool) -> None:

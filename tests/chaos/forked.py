@@ -15,7 +15,7 @@ import torch
 from launch import free_port
 
 Main = Callable[[list[str]], int]
-PATIENCE_S = 120
+PATIENCE_S = 900
 
 
 class Run:

@@ -28,11 +28,12 @@ from launch import ENVIRONMENT, command  # noqa: E402
 from toy_run import CONFIG  # noqa: E402
 
 SAMPLE_S = 2.0
-WARM_UP_S = 60.0
-"""Importing, the first steps and the first evaluation; memory is expected to grow in them."""
+WARM_UP_EPOCHS = 2
+"""Importing, the first steps and the first evaluations; memory is expected to grow in them."""
 MEMORY_SLACK = 0.02
 FILES_SLACK = 2
-TASK_PAUSE = 0.02
+TASK_PAUSE = 0.03
+LIVES_S = (60, 120, 300, 600)
 TASK = {
     **CONFIG,
     "eval_interval": 1,
@@ -53,10 +54,11 @@ class Life:
     seconds: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
+    settles: float = float("inf")
 
     def settled(self, values: list) -> list:
         """``values`` after the warm-up."""
-        return [v for v, s in zip(values, self.seconds, strict=True) if s > WARM_UP_S]
+        return [v for v, s in zip(values, self.seconds, strict=True) if s > self.settles]
 
     @property
     def flat(self) -> bool | None:
@@ -89,6 +91,12 @@ def memory_and_files(pid: int) -> tuple[float, int]:
     return resident, len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def epochs(work: Path) -> int:
+    """Epochs that the log tells of, those done again counted again."""
+    log = work / "log.txt"
+    return log.read_text().count(": rate ") if log.exists() else 0
+
+
 def live(config: Path, work: Path, seconds: float, end: str) -> Life:
     """Run the training command for ``seconds``, sampling it, and end it by the signal ``end``."""
     life = Life(end)
@@ -97,7 +105,7 @@ def live(config: Path, work: Path, seconds: float, end: str) -> Life:
         process = subprocess.Popen(
             command("main_multigpu.py", *words), env=ENVIRONMENT, stdout=output, stderr=output
         )
-    started = time.monotonic()
+    started, before = time.monotonic(), epochs(work)
     while time.monotonic() - started < seconds:
         time.sleep(SAMPLE_S)
         if process.poll() is not None:
@@ -106,22 +114,23 @@ def live(config: Path, work: Path, seconds: float, end: str) -> Life:
         life.seconds.append(time.monotonic() - started)
         life.memory.append(memory)
         life.files.append(files)
+        if epochs(work) >= before + WARM_UP_EPOCHS:
+            life.settles = min(life.settles, life.seconds[-1])
     process.send_signal(getattr(signal, end))
     status = process.wait(timeout=60)
     expected = {"SIGTERM": 0, "SIGKILL": -signal.SIGKILL}[end]
-    importing = seconds < WARM_UP_S and status == -signal.SIGTERM  # nothing listens as yet
+    importing = epochs(work) == before and status == -signal.SIGTERM  # nothing listens as yet
     assert status == expected or importing, status
     return life
 
 
 def finish(config: Path, work: Path) -> bool:
     """Train ``work`` to the end of its epoch; is it as a run that nobody disturbed?"""
-    epochs = 1 + max(
-        (int(n) for n in re.findall(r"epoch (\d+)/", (work / "log.txt").read_text())), default=0
-    )
+    done = re.findall(r"epoch (\d+)/", (work / "log.txt").read_text())
+    last = 1 + max((int(number) for number in done), default=0)
     undisturbed = work.parent / "undisturbed"
     for folder, pause in ((work, TASK_PAUSE), (undisturbed, 0.0)):
-        values = {**TASK, "num_epoch": epochs, "train_feeder_args": {"pause": pause}}
+        values = {**TASK, "num_epoch": last, "train_feeder_args": {"pause": pause}}
         if folder is undisturbed:
             values["save_minutes"] = 1000
         path = config.with_name("finish.yaml")
@@ -131,7 +140,7 @@ def finish(config: Path, work: Path) -> bool:
             command("main_multigpu.py", *words), env=ENVIRONMENT, check=True,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-    ((one,), (two,)) = (list(f.glob(f"runs-{epochs}-*.pt")) for f in (work, undisturbed))
+    ((one,), (two,)) = (list(f.glob(f"runs-{last}-*.pt")) for f in (work, undisturbed))
     leftovers = list(work.rglob("*.tmp"))
     same = one.read_bytes() == two.read_bytes()
     same &= (work / "best.pt").read_bytes() == (undisturbed / "best.pt").read_bytes()
@@ -154,7 +163,7 @@ def soak(minutes: float, seed: int) -> bool:
         lives: list[Life] = []
         deadline = time.monotonic() + 60 * minutes
         while (left := deadline - time.monotonic()) > 0:
-            length = min(rng.choice([5, 20, 60, 300, 600]) * rng.uniform(0.5, 1.5), left)
+            length = min(rng.choice(LIVES_S) * rng.uniform(0.5, 1.5), left)
             lives.append(live(config, work, length, ("SIGKILL", "SIGTERM")[len(lives) % 2]))
             print(lives[-1].row(len(lives)), flush=True)
         resumed = (work / "log.txt").read_text().count("going on from epoch")
