@@ -1,5 +1,6 @@
 """What a run tells: the terminal, ``log.txt`` and TensorBoard, from rank 0 alone."""
 
+import contextlib
 import io
 import logging
 import os
@@ -62,6 +63,11 @@ class _LogFile(logging.FileHandler):
             why = reason(error) if isinstance(error, OSError) else str(error)
             print(f"warning: {self.baseFilename} not written ({why})", file=sys.stderr, flush=True)
         self._warned = True
+
+    def close(self) -> None:
+        """Let go of the file; what it still does not take is lost."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class Curves:

@@ -128,7 +128,7 @@ class Trainer:
         """Train to the last epoch, from a saved state where there is one, and report."""
         self._prepare_training()
         config, position = self.config, self.position
-        with Signals() as self._signals:
+        with contextlib.closing(self._work_dir), Signals() as self._signals:
             for epoch in range(position.epoch, config.num_epoch):
                 started = time.monotonic()
                 self._train_epoch(epoch)
@@ -137,14 +137,12 @@ class Trainer:
                     self._validate(epoch)
                 self._end_epoch(epoch, started)
             self._report()
-        self._work_dir.close()
 
     def test(self) -> None:
         """Score the test split with the model as it is, and write the reports."""
-        scorer = self._scorer(self.test_set)
-        evaluation = scorer(self.model, "test")
-        self._publish(evaluation, TEST_STEM, f"test of {self.config.weights}", scores=True)
-        self._work_dir.close()
+        with contextlib.closing(self._work_dir):
+            evaluation = self._scorer(self.test_set)(self.model, "test")
+            self._publish(evaluation, TEST_STEM, f"test of {self.config.weights}", scores=True)
 
     # -- set-up -----------------------------------------------------------------------------
 
@@ -186,9 +184,13 @@ class Trainer:
         # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
-        return DistributedDataParallel(
-            self.model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        with self.world.meeting():
+            return DistributedDataParallel(
+                self.model,
+                device_ids=devices,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+            )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
@@ -469,7 +471,6 @@ class Trainer:
             f"the same command goes on from there"
         )
         self.log.info(told)
-        self._work_dir.close()
         raise Stopped(request.status, told)
 
     @contextlib.contextmanager

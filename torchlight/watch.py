@@ -23,10 +23,8 @@ from .log import NAME
 RUNNING, WAITING, DONE = "running", "waiting", "done"
 
 _LONGEST_INTERVAL_S = 2.0
-_PATIENCE_BEATS = 3
-"""Beats that may be missed before a rank counts as silent once a connection has broken."""
-_LEAVING_BEATS = 5
-"""Beats that a request to leave may go unheard while the main thread waits for another rank."""
+_PATIENCE_BEATS = 5
+"""Beats that a rank may miss once a connection has broken, or once the run is asked to leave."""
 AGAIN = "the same command goes on from the last saved state"
 
 
@@ -73,12 +71,12 @@ class Watch:
     def stop(self, last_words: str | None = None) -> None:
         """End the watch in good order, or tell the others why this rank fails."""
         self._state = DONE
-        self._ended.set()
         signal.set_wakeup_fd(-1)
         with contextlib.suppress(RuntimeError):
             if last_words is not None:
                 self._store.set(self._verdict_key, f"{self._name(self._rank)} failed: {last_words}")
             self._beat()
+        self._ended.set()
 
     @contextlib.contextmanager
     def meeting(self) -> Iterator[None]:
@@ -130,7 +128,7 @@ class Watch:
                 self._heard = [heard + late for heard in self._heard]
             last = now
             self._note_signals(now)
-            found = self._lost(now) or self._hung(now) or self._unheard_request(now)
+            found = self._lost(now) or self._hung(now)
             if found is not None and not self._ended.is_set():
                 self._die(*found)
 
@@ -142,7 +140,8 @@ class Watch:
         if self._verdict is not None:
             failed = [r for r in range(self._size) if self._name(r) in self._verdict]
             return self._verdict, failed
-        patience = _PATIENCE_BEATS * self._interval if self._broken else self._silence_s
+        short = min(_PATIENCE_BEATS * self._interval, self._silence_s)
+        patience = short if self._broken or self._asked else self._silence_s
         silent = [r for r in self._others() if now - self._heard[r] > patience]
         if now - self._contact > patience:
             return f"rank 0's store has not answered for {now - self._contact:.0f} s", [0]
@@ -158,19 +157,12 @@ class Watch:
         if waits is None or now - waits < self._hang_s:
             return None
         idle = [r for r in self._others() if f" {WAITING} " not in self._beats[r]]
-        who = self._names(idle) if idle else "every rank waits for the others and none"
-        return f"{who} has not come for {now - waits:.0f} s", idle
-
-    def _unheard_request(self, now: float) -> tuple[str, list[int]] | None:
-        """A request to leave that the main thread cannot hear, as it waits for another rank."""
-        waits, asked = self._waits_since, self._asked
-        if waits is None or asked is None or waits > asked:
-            return None
-        if now - asked < _LEAVING_BEATS * self._interval:
-            return None
-        return "asked to stop while another rank did not answer; nothing more could be saved", []
+        if not idle:
+            return f"all ranks have waited for one another for {now - waits:.0f} s", []
+        return f"{self._names(idle)} has kept the others waiting for {now - waits:.0f} s", idle
 
     def _note_signals(self, now: float) -> None:
+        """Hear of requests to leave, which the main thread cannot while it waits in C."""
         with contextlib.suppress(BlockingIOError):
             for number in self._signals.recv(64):
                 if number == signal.SIGINT and self._asked and self._waits_since is not None:

@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
@@ -110,20 +109,29 @@ def test_a_full_disk_at_the_start_is_said_in_one_line(config_file, small_disk, c
     assert "No space left on device" in error
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes")
-@pytest.mark.parametrize("limit", [0, 1000, 3000, 9000, 12000])
-def test_no_file_may_grow_beyond_a_limit(config_file, tmp_path, limit):
-    path, output = config_file(), tmp_path / "out"
-    process = start(
-        path, tmp_path / "w", output,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
-    # The output is a file as well: it may be cut, but the status tells.
-    assert process.wait(timeout=240) in (1, 2)
-    assert not list((tmp_path / "w").rglob("*.tmp"))
-    assert train(path, tmp_path / "w") == 0
-    train(path, tmp_path / "plenty")
-    assert_same_run(tmp_path / "w", tmp_path / "plenty")
+def test_every_file_in_turn_may_not_grow_to_its_size(config_file, tmp_path, capsys):
+    path, plenty = config_file(), tmp_path / "plenty"
+    train(path, plenty)
+    sizes = {p.relative_to(plenty): p.stat().st_size for p in plenty.rglob("*") if p.is_file()}
+    assert len(sizes) > 12
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    for number, (name, size) in enumerate(sorted(sizes.items())):
+        if size == 0:
+            continue
+        work = tmp_path / str(number)
+        capsys.readouterr()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, most))
+        try:
+            status = train(path, work)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        written = capsys.readouterr()
+        assert "File too large" in written.err + written.out, name
+        assert written.err.count("\n") <= 2, (name, written.err)
+        assert status in (0, 1, 2), name
+        assert train(path, work) == 0, name
+        assert_same_run(work, plenty)
+        assert not list(work.rglob("*.tmp"))
 
 
 def test_a_state_cut_off_at_any_length_falls_back_loudly(config_file, tmp_path):
