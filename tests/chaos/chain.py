@@ -1,5 +1,6 @@
 """Both stages of a tiny Koopman model with the normalisation between, as a chain of commands."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import main_multigpu
 from torchlight.checkpoint import StateFile, load_weights
 from torchlight.scores import read_scores
 
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each purge
 FEEDER = {"actions": 4, "performers": 4, "replications": 1, "window_size": 12}
 CONFIG = {
     "feeder": "feeders.feeder_demo.Feeder",
