@@ -183,6 +183,7 @@ class Trainer:
         devices = [self.world.device] if self.world.device.type == "cuda" else None
         # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
         with self.world.meeting():
             return DistributedDataParallel(
@@ -190,6 +191,9 @@ class Trainer:
                 device_ids=devices,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
+                # Not because any were unused: without it, gradients are regrouped after the first
+                # step, so that on three or more ranks a resumed run adds them up in another order.
+                find_unused_parameters=True,
             )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""A rank that is killed under torchrun with restarts: the run goes on by itself, to the same end."""
+"""A rank killed under torchrun with restarts: the run goes on by itself, to the same end."""
 
 import os
 import re
