@@ -18,7 +18,7 @@ from model.koopman import NormalizationReport, normalize_eigenvalues
 from torchlight.checkpoint import load_weights, save_weights
 from torchlight.cli import run
 from torchlight.errors import UserError
-from torchlight.files import atomic_write
+from torchlight.files import atomic_write, remove_leftovers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +51,7 @@ def _normalize(arguments: argparse.Namespace) -> int:
     target: Path = arguments.save_path
     picture = target.with_name(f"{target.stem}_spectrum.png")
     _check_outputs([target, picture] if arguments.plot else [target], arguments.overwrite)
+    remove_leftovers(target.parent, [target.name, picture.name])
     weights = load_weights(arguments.load_path)
     operators = _operators(weights, arguments)
     try:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, config_name = parse(argv, __doc__ or "")
     feeder, model_class, evaluator = _classes(config)
-    world = distributed.start(config.device, 60 * config.timeout_minutes)
+    world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))

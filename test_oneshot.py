@@ -55,7 +55,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     faults += binding_faults("model_args", model_class, config.model_args)
     if faults:
         raise UserError("; ".join(faults))
-    world = distributed.start(config.device, 60 * config.timeout_minutes)
+    world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
     queries = world.main_first(lambda: feeder.build(config.test_feeder_args))

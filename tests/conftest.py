@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from toy_run import CONFIG
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,3 +23,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"golden data not present: {folder}")
     return folder
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """The toy configuration as a file, with what is given on top."""
+
+    def write(name="toy.yaml", **values):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({**CONFIG, **values}))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def one_thread():
+    """Sums do not depend on the machine's cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -22,7 +22,12 @@ def free_port() -> int:
 
 
 def command(script: str, *words: str, processes: int = 1, launcher: str = "plain") -> list[str]:
-    """The command that runs a root script: "plain", "launch" (torch.distributed) or "torchrun"."""
+    """The command that runs a root script.
+
+    Args:
+        launcher: "plain", "launch" (torch.distributed), "torchrun", or "restarting" (torchrun that
+            starts failed processes again, twice).
+    """
     line = [str(ROOT / script), *map(str, words)]
     spread = [f"--nproc_per_node={processes}"]
     address = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
@@ -30,6 +35,7 @@ def command(script: str, *words: str, processes: int = 1, launcher: str = "plain
         "plain": [],
         "launch": ["-m", "torch.distributed.launch", *spread, *address],
         "torchrun": ["-m", "torch.distributed.run", *spread, *address],
+        "restarting": ["-m", "torch.distributed.run", "--max-restarts=2", *spread, *address],
     }[launcher]
     return [sys.executable, *prefix, *line]
 

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 import yaml
 from launch import free_port
-from test_main_training import CONFIG, train
+from toy_run import CONFIG, train
 
 EXPECTED = {
     "train": {"loss", "accuracy", "learning_rate"},

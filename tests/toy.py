@@ -4,6 +4,7 @@ They are also somebody's own dotted names: ``toy.Feeder`` and ``toy.Model``, let
 ``--allow-import toy``.
 """
 
+import os
 import time
 
 import numpy as np
@@ -26,6 +27,8 @@ class Feeder:
         bad: int = -1,
         pause: float = 0,
         augment: bool | None = None,
+        hang_rank: int = -1,
+        fail_rank: int = -1,
     ) -> None:
         self.train = split == "train"
         self.augment = self.train if augment is None else augment
@@ -39,6 +42,7 @@ class Feeder:
         self.sample_names = [f"{split}_{i}" for i in range(size)]
         self.subjects = np.arange(size) % 4
         self.seed, self.epoch, self.pause = seed, 0, pause
+        self.hang_rank, self.fail_rank = hang_rank, fail_rank
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the noise of ``epoch``."""
@@ -49,11 +53,21 @@ class Feeder:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
         time.sleep(self.pause)
+        if self.train and self.epoch == 1:
+            self._break_down()
         point = self.points[index]
         if self.augment:
             noise = np.random.default_rng([self.seed, self.epoch, index]).normal(size=8)
             point = point + 0.1 * noise.astype(np.float32)
         return point, int(self.labels[index]), index
+
+    def _break_down(self) -> None:
+        """What ``hang_rank`` and ``fail_rank`` ask for, of the rank this is."""
+        rank = int(os.environ.get("RANK", "0"))
+        if rank == self.hang_rank:
+            time.sleep(1000)
+        if rank == self.fail_rank:
+            raise OSError("the reading head is worn out")
 
 
 class Model(nn.Module):

@@ -143,6 +143,37 @@ def apply_weights(
     return left_out
 
 
+class WeightFiles:
+    """Weight files of a run; what a full disk does not take waits in memory to be tried again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: dict[str, Weights] = {}
+
+    def save(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write ``weights`` as ``name``, or keep a copy of them.
+
+        Raises:
+            OSError: the disk is full or read-only; ``write_waiting`` tries again.
+        """
+        self._waiting.pop(name, None)
+        try:
+            save_weights(self._folder / name, weights)
+        except OSError:
+            self._waiting[name] = {k: v.detach().cpu().clone() for k, v in weights.items()}
+            raise
+
+    def write_waiting(self) -> None:
+        """Write what is waiting.
+
+        Raises:
+            OSError: as in ``save``; the rest keeps waiting.
+        """
+        for name in list(self._waiting):
+            save_weights(self._folder / name, self._waiting[name])
+            del self._waiting[name]
+
+
 class StateFile:
     """The full state of a run, in two generations with checksums.
 

@@ -1,13 +1,16 @@
 """How a command ends: status 0, or one line and status 2 for a mistake that the user can mend."""
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 from . import distributed
 from .distributed import SharedError, launched_rank
-from .errors import RunFailed, Stopped, UserError
+from .errors import PeersMissing, RunFailed, Stopped, UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,25 +59,52 @@ def run(
     """
     mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     stage = ConfigurationStage()
+    last_words: str | None = None
     try:
-        return command(stage)
+        with _leaving_on_request():
+            return command(stage)
     except Stopped as stopped:
         if launched_rank() == 0:
             print(stopped, file=sys.stderr, flush=True)
         return stopped.status
     except RunFailed as error:
-        if launched_rank() == 0:
+        if launched_rank() == 0 or isinstance(error, PeersMissing):
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
     except mistakes as error:
-        if launched_rank() == 0 or not (stage.active or isinstance(error, SharedError)):
+        shared = stage.active or isinstance(error, SharedError)
+        if launched_rank() == 0 or not shared:
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        last_words = None if shared else one_line(error)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
+        last_words = "interrupted"
         return 130
+    except Exception as error:
+        last_words = f"{type(error).__name__}: {one_line(error)}"
+        raise
     finally:
-        distributed.stop()
+        distributed.stop(last_words)
+
+
+@contextlib.contextmanager
+def _leaving_on_request() -> Iterator[None]:
+    """Before (and without) training there is nothing to save: SIGTERM leaves, SIGUSR1 is passed
+    over. ``Signals`` takes over while a run trains.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Stopped(0, "stopped on request; nothing was under way that needs saving")
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, leave)}
+    if hasattr(signal, "SIGUSR1"):  # not on Windows
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def one_line(error: BaseException) -> str:

@@ -94,7 +94,11 @@ class Config(BaseModel):
     tf32: bool = Field(False, description="allow TF32 in float32 products on CUDA")
     deterministic: bool = Field(False, description="deterministic algorithms only (slower on CUDA)")
     timeout_minutes: Annotated[float, Field(gt=0)] = Field(
-        30, description="a collective that takes longer ends the run"
+        30, description="a process that the others wait for, for so long, ends the run"
+    )
+    rank_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        60,
+        description="seconds after which a process that died, was stopped or cut off ends the run",
     )
 
     save_score: bool = Field(False, description="write the scores of all test samples")
@@ -152,6 +156,7 @@ _NOT_RECIPE = (
     "num_worker",
     "device",
     "timeout_minutes",
+    "rank_timeout_s",
     "save_score",
     "show_topk",
     "print_log",

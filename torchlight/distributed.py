@@ -5,25 +5,32 @@ so that it never waits for, or synchronises, a device.
 """
 
 import argparse
+import contextlib
 import os
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from .errors import UserError
+from .errors import PeersMissing, RunFailed, UserError
+from .watch import Watch, is_broken_connection
 
 T = TypeVar("T")
+
+_WATCH_SPEAKS_FIRST_S = 60
+"""Added to the collectives' own time limit, so that the watch ends a run before it, in words."""
 
 
 @dataclass(frozen=True)
 class World:
     """This process among its peers.
 
-    ``control`` is the gloo group for objects and flags, None for a single process.
+    ``control`` is the gloo group for objects and flags, None for a single process; ``watch``
+    ends this process when another one is lost.
     """
 
     rank: int
@@ -31,6 +38,11 @@ class World:
     local_rank: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    watch: Watch | None = None
+
+    def meeting(self) -> contextlib.AbstractContextManager[None]:
+        """Wrap what waits for the other ranks, so that it is known who is waited for."""
+        return contextlib.nullcontext() if self.watch is None else self.watch.meeting()
 
     @property
     def is_main(self) -> bool:
@@ -42,7 +54,8 @@ class World:
         if self.control is None:
             return [value]
         box: list[Any] | None = [None] * self.size if self.is_main else None
-        dist.gather_object(value, box, dst=0, group=self.control)
+        with self.meeting():
+            dist.gather_object(value, box, dst=0, group=self.control)
         return box or []
 
     def broadcast(self, value: T) -> T:
@@ -50,7 +63,8 @@ class World:
         if self.control is None:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.control)
+        with self.meeting():
+            dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
     def any(self, flag: bool) -> bool:
@@ -62,34 +76,43 @@ class World:
         if self.control is None:
             return value
         tensor = torch.tensor(value)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
+        with self.meeting():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
         return int(tensor)
 
     def mean_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Average ``tensor`` over the ranks in place (device collective)."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            self.sum_(tensor)
             tensor /= self.size
         return tensor
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add ``tensor`` up over the ranks in place (device collective)."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with self.meeting():
+                dist.all_reduce(tensor)
         return tensor
 
     def main_decides(self, action: Callable[[], T]) -> T:
-        """Run ``action`` on rank 0; every rank gets its result, or its error as a UserError."""
+        """Run ``action`` on rank 0; every rank gets its result, or its error.
+
+        Raises:
+            SharedError: it raised a UserError.
+            RunFailed: it did.
+        """
         result: Any = None
-        error: str | None = None
+        error: Exception | None = None
         if self.is_main:
             try:
                 result = action()
             except UserError as problem:
-                error = str(problem)
+                error = SharedError(str(problem))
+            except RunFailed as problem:
+                error = RunFailed(str(problem))
         result, error = self.broadcast((result, error))
         if error is not None:
-            raise SharedError(error)
+            raise error
         return result
 
     def main_first(self, action: Callable[[], T]) -> T:
@@ -131,17 +154,20 @@ def add_launcher_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
 
-def start(device: str | list[int], timeout_s: float) -> World:
+def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> World:
     """Join the processes that a launcher started, or be the only one.
 
     Args:
         device: "auto" (CUDA where present), "cpu", "cuda", or the CUDA indices to use, in the
             order of the local ranks.
-        timeout_s: a collective that takes longer ends the run.
+        timeout_s: a rank that the others wait for, for so long, ends the run.
+        silence_s: a rank that has died, stopped or been cut off for so long ends the run.
 
     Raises:
         UserError: CUDA asked for and absent, or fewer devices than local processes.
+        PeersMissing: the other processes did not come.
     """
+    global _watch
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = launched_rank(), int(os.environ.get("LOCAL_RANK", "0"))
     own = _device(device, local_rank)
@@ -149,13 +175,49 @@ def start(device: str | list[int], timeout_s: float) -> World:
     if "WORLD_SIZE" not in os.environ or size == 1:
         return World(0, 1, 0, own)
     backend = "nccl" if own.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group(backend, timeout=timeout, device_id=own if own.type == "cuda" else None)
-    return World(rank, size, local_rank, own, dist.new_group(backend="gloo", timeout=timeout))
+    timeout = timedelta(seconds=timeout_s + _WATCH_SPEAKS_FIRST_S)
+    try:
+        dist.init_process_group(
+            backend, timeout=timeout, device_id=own if own.type == "cuda" else None
+        )
+        world = World(rank, size, local_rank, own, dist.new_group(backend="gloo", timeout=timeout))
+        _watch = _start_watch(world, timeout_s, silence_s)
+    except RuntimeError as error:
+        if not is_broken_connection(error):
+            raise
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise PeersMissing(
+            f"rank {rank}: the {size} processes did not all meet at {where} "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return replace(world, watch=_watch)
 
 
-def stop() -> None:
-    """Leave the process group, if there is one."""
+_watch: Watch | None = None
+"""This process's watch, as the process group is this process's."""
+
+
+def _start_watch(world: World, timeout_s: float, silence_s: float) -> Watch:
+    """Every rank's watch, on a connection of its own to the launcher's store."""
+    run = world.broadcast(uuid.uuid4().hex)
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        timeout=timedelta(seconds=silence_s),
+    )
+    watch = Watch(store, run, world.rank, world.size, silence_s, timeout_s)
+    world.largest(0)  # every rank has beaten once
+    watch.start()
+    return watch
+
+
+def stop(last_words: str | None = None) -> None:
+    """Leave the process group, if there is one; with ``last_words``, as one that has failed."""
+    global _watch
+    if _watch is not None:
+        _watch.stop(last_words)
+        _watch = None
     if dist.is_initialized():
         dist.destroy_process_group()
 

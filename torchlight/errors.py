@@ -19,6 +19,10 @@ class RunFailed(Exception):
     """A run that cannot go on (a loss of NaN, say), on every rank: one line, exit status 1."""
 
 
+class PeersMissing(RunFailed):
+    """A run whose processes did not find each other: each tells what it saw."""
+
+
 class Stopped(Exception):
     """A run that was asked to stop, and has saved its state: exit with ``status``."""
 

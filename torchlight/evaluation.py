@@ -77,6 +77,7 @@ class SplitScorer:
         pin = world.device.type == "cuda"
         self.dataset, self.world = dataset, world
         self._loader = Loader(dataset, batches, workers=workers, pin_memory=pin)
+        self._rounds = batches.rounds
         self._evaluator, self._precision = evaluator, precision
 
     def __call__(
@@ -85,7 +86,8 @@ class SplitScorer:
         """Score the split; the result on rank 0, None elsewhere.
 
         Args:
-            interrupted: called before each batch; raises to break the evaluation off.
+            interrupted: called before each round of batches, on every rank equally often, so
+                that the ranks may confer in it; raises to break the evaluation off.
 
         Raises:
                 RunFailed: a score is not finite (on every rank).
@@ -94,10 +96,18 @@ class SplitScorer:
         parts = []
         with torch.inference_mode(), self._precision():
             self._evaluator.prepare(model, self.world.device)
-            for inputs, labels, indices in tqdm(
-                self._loader, title, disable=None if self.world.is_main else True, leave=False
+            batches = iter(self._loader)
+            for _ in tqdm(
+                range(self._rounds),
+                title,
+                disable=None if self.world.is_main else True,
+                leave=False,
             ):
                 interrupted()
+                batch = next(batches, None)
+                if batch is None:  # another rank has one more
+                    continue
+                inputs, labels, indices = batch
                 scores = self._evaluator(model, inputs.to(self.world.device, non_blocking=True))
                 parts.append((indices.numpy(), labels.numpy(), scores.float().cpu().numpy()))
         gathered = self.world.gather(parts)

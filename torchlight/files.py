@@ -1,7 +1,7 @@
 """Files that are either whole or absent."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,3 +39,21 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what ``atomic_write`` left of files called ``names`` where a process was killed.
+
+    Only for one that writes them alone (it holds a lock): another's would go as well.
+
+    Args:
+        names: patterns, as of ``glob``.
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without number and path: "No space left on device"."""
+    return error.strerror or str(error)

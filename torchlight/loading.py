@@ -7,6 +7,7 @@ floating-point order, on 1 process with accumulation and on 64 without.
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -124,6 +125,11 @@ class EvalBatches(Sampler[list[int]]):
     def _starts(self) -> range:
         return range(self.rank * self.batch_size, self.length, self.world * self.batch_size)
 
+    @property
+    def rounds(self) -> int:
+        """Batches of the rank that has most of them."""
+        return len(range(0, self.length, self.world * self.batch_size))
+
     def __len__(self) -> int:
         return len(self._starts())
 
@@ -165,6 +171,12 @@ def _whole(batch: Any) -> Any:
     return batch
 
 
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """A signal to a job reaches all its processes; the run still needs its workers to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _cores() -> int:
     """Cores this process may use; more loading workers than these only get in the way."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
@@ -193,6 +205,7 @@ class Loader:
             collate_fn=_whole,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
+            worker_init_fn=_leave_signals_to_the_main_process,
         )
 
     def __len__(self) -> int:

@@ -23,13 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .buffers import RunningStatistics
-from .checkpoint import apply_weights, load_weights, save_weights
+from .checkpoint import WeightFiles, apply_weights, load_weights
 from .config import Config
 from .distributed import World
 from .errors import RunFailed, Stopped, UserError, printable
 from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
+from .files import atomic_write, reason
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
-from .log import Curves, start_logging
+from .log import Curves, Point, start_logging
 from .progress import Position, Tally
 from .publish import TEST_STEM, Publisher
 from .schedule import learning_rate
@@ -114,7 +115,7 @@ class Trainer:
                 f"a step takes {self.plan.step_size} samples, but the train split has only "
                 f"{len(train_set)}; use a smaller --global-batch-size (--batch-size)"
             )
-        self._work_dir = WorkDir(self.folder)
+        self._work_dir, self._weights = WorkDir(self.folder), WeightFiles(self.folder)
         self._resume = world.main_decides(lambda: self._work_dir.open(config, config_name))
         self.log = start_logging(
             world.is_main, self.folder / "log.txt" if config.print_log else None
@@ -127,7 +128,7 @@ class Trainer:
         """Train to the last epoch, from a saved state where there is one, and report."""
         self._prepare_training()
         config, position = self.config, self.position
-        with Signals() as self._signals:
+        with contextlib.closing(self._work_dir), Signals() as self._signals:
             for epoch in range(position.epoch, config.num_epoch):
                 started = time.monotonic()
                 self._train_epoch(epoch)
@@ -136,17 +137,12 @@ class Trainer:
                     self._validate(epoch)
                 self._end_epoch(epoch, started)
             self._report()
-        self._curves.close()
-        self._work_dir.close()
 
     def test(self) -> None:
         """Score the test split with the model as it is, and write the reports."""
-        scorer = self._scorer(self.test_set)
-        evaluation = scorer(self.model, "test")
-        if evaluation is not None:
-            self._publisher.report(evaluation, TEST_STEM, f"test of {self.config.weights}")
-            self._publisher.scores(evaluation)
-        self._work_dir.close()
+        with contextlib.closing(self._work_dir):
+            evaluation = self._scorer(self.test_set)(self.model, "test")
+            self._publish(evaluation, TEST_STEM, f"test of {self.config.weights}", scores=True)
 
     # -- set-up -----------------------------------------------------------------------------
 
@@ -168,12 +164,15 @@ class Trainer:
             self.model, self.plan.accumulate, world, can_undo=config.on_nonfinite == "skip"
         )
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
-        if self._resume:
-            self._restore()
+        points = self._restore() if self._resume else []
+        self._curves = Curves(
+            self.folder / "runs", world.is_main, self.position.global_step, points
+        )
+        if not self._resume:
+            world.main_decides(self._save_first_state)
         if config.compile:
             self.model.compile()
         self._parallel = self._wrap()
-        self._curves = Curves(self.folder / "runs", world.is_main, self.position.global_step)
         self._last_save = time.monotonic()
         self._waited = 0.0
         self._announce()
@@ -184,10 +183,18 @@ class Trainer:
         devices = [self.world.device] if self.world.device.type == "cuda" else None
         # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
-        return DistributedDataParallel(
-            self.model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        with self.world.meeting():
+            return DistributedDataParallel(
+                self.model,
+                device_ids=devices,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+                # Not because any were unused: without it, gradients are regrouped after the first
+                # step, so that on three or more ranks a resumed run adds them up in another order.
+                find_unused_parameters=True,
+            )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
@@ -258,7 +265,6 @@ class Trainer:
         self._require_finite()
         self._tallies = self.world.gather(self._tally.sums.tolist())
         means = self._tally.means(self.world)
-        self._curves.add("train", {**means, "learning_rate": rate}, position.global_step)
         self._epoch_line = {"epoch": epoch + 1, "learning_rate": rate, **means}
 
     def _set_rate(self, epoch: int) -> float:
@@ -286,7 +292,8 @@ class Trainer:
                 with precision_of(self.config, self.world.device):
                     logits = logits_of(self._parallel(inputs))
                 loss = nn.functional.cross_entropy(logits.float(), labels)
-                self._scaler.scale(loss / self.plan.accumulate).backward()
+                with self.world.meeting():
+                    self._scaler.scale(loss / self.plan.accumulate).backward()
             self._statistics.after(micro)
             tally.add(loss.detach(), logits.detach(), labels)
             self._note_nonfinite(loss.detach(), step)
@@ -358,6 +365,15 @@ class Trainer:
                 f"lower --base-lr, or say --on-nonfinite skip"
             )
 
+    def _require_finite_weights(self) -> None:
+        """A gradient can overflow under a finite loss: such weights must not replace good ones."""
+        floats = (v for v in self.model.state_dict().values() if v.is_floating_point())
+        if not all(bool(v.isfinite().all()) for v in floats):
+            raise RunFailed(
+                f"the weights are not finite after step {self.position.global_step}; the last good "
+                f"state is kept in {self.folder}; lower --base-lr"
+            )
+
     def _describe_nonfinite(self) -> str:
         """Write down the step, its samples and the rate; return the first line of it."""
         assert self.train_set is not None
@@ -369,22 +385,21 @@ class Trainer:
         self.log.info(f"loss not finite: {where}; samples: {' '.join(samples)}")
         if self.world.is_main:
             file = self.folder / f"nonfinite_epoch{epoch + 1}_step{step + 1}.txt"
-            file.write_text("\n".join([where, *samples]) + "\n", encoding="utf-8")
+            with self._going_on(file.name), atomic_write(file) as temporary:
+                temporary.write_text("\n".join([where, *samples]) + "\n", encoding="utf-8")
         return where
 
     # -- the end of an epoch ------------------------------------------------------------------
 
     def _validate(self, epoch: int) -> None:
         """Score the split that chooses, and keep the weights where they are the best so far."""
-        evaluation = self._val_scorer(self.model, "val", self._leave_if_asked)
+        evaluation = self._val_scorer(self.model, "val", self._attend_in_evaluation)
         found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
         accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
         self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
-        self._curves.add("val", {"loss": loss, "accuracy": accuracy}, self.position.global_step)
         if accuracy > self.position.best_accuracy:
             self.position.best_accuracy, self.position.best_epoch = accuracy, epoch + 1
-            if self.world.is_main:
-                save_weights(self.folder / BEST, self.model.state_dict())
+            self._save_weights(BEST)
 
     def _end_epoch(self, epoch: int, started: float) -> None:
         """Log the epoch, move the position on, save the weights (if due) and the state."""
@@ -405,14 +420,22 @@ class Trainer:
         )
         last = epoch + 1 == config.num_epoch
         wanted = epoch + 1 > config.save_epoch and (epoch + 1) % config.save_interval == 0
-        if self.world.is_main and (last or wanted):
-            name = f"runs-{epoch + 1}-{position.global_step}.pt"
-            save_weights(self.folder / name, self.model.state_dict())
+        if last or wanted:
+            self._save_weights(f"runs-{epoch + 1}-{position.global_step}.pt")
+        self._draw(line)
         position.epoch, position.step = epoch + 1, 0
         self._tally = Tally(self.world.device)
         self._tallies = []
-        self._curves.flush()
         self._save_state()
+
+    def _draw(self, line: dict[str, float]) -> None:
+        """Add an epoch's points to the curves: only now, so that no resumed run adds them again."""
+        step = self.position.global_step
+        names = ("loss", "accuracy", "learning_rate")
+        self._curves.add("train", {name: line[name] for name in names}, step)
+        if "val_loss" in line:
+            val = {name: line[f"val_{name}"] for name in names[:2]}
+            self._curves.add("val", val, step)
 
     # -- states and signals -------------------------------------------------------------------
 
@@ -431,46 +454,83 @@ class Trainer:
         if decided.leaves:
             self._leave(decided)
 
-    def _leave_if_asked(self) -> None:
-        """Break an evaluation off on request; a resumed run starts it again."""
-        request = self._signals.take()
-        if request.leaves:
+    def _attend_in_evaluation(self) -> None:
+        """As ``_attend``; a resumed run starts the evaluation again."""
+        decided = Request(self.world.largest(self._signals.take()))
+        if decided is not Request.NONE:
             self._save_state()
-            self._leave(request)
+        if decided.leaves:
+            self._leave(decided)
+
+    def _attend_in_report(self) -> None:
+        """The state is saved by now, and the model may hold the best weights instead of its own."""
+        decided = Request(self.world.largest(self._signals.take()))
+        if decided.leaves:
+            self._leave(decided)
 
     def _leave(self, request: Request) -> None:
         position = self.position
-        reason = (
+        told = (
             f"stopped on request after step {position.step} of epoch {position.epoch + 1}; "
             f"the same command goes on from there"
         )
-        self.log.info(reason)
-        self._curves.close()
-        self._work_dir.close()
-        raise Stopped(request.status, reason)
+        self.log.info(told)
+        raise Stopped(request.status, told)
+
+    @contextlib.contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """A full disk is said, and the run goes on: ``what`` is tried again when it is next due."""
+        try:
+            yield
+        except OSError as error:
+            self.log.info(
+                f"warning: {what} not written ({reason(error)}); training goes on, and the last "
+                f"state that was saved is intact"
+            )
+
+    def _save_weights(self, name: str) -> None:
+        if self.world.is_main:
+            with self._going_on(name):
+                self._weights.save(name, self.model.state_dict())
+
+    def _save_first_state(self) -> None:
+        """So that whatever lies in the folder from here on belongs to a run that can go on."""
+        try:
+            self._write_state()
+        except OSError as error:
+            raise UserError(f"{self.folder}: no state can be saved ({reason(error)})") from error
 
     def _save_state(self) -> None:
-        """Write the full state (rank 0); a disk that is full is reported, and the run goes on."""
+        """Write the full state (rank 0), after all that it takes for granted.
+
+        Raises:
+            RunFailed: the weights are not finite; the state before stays (on every rank).
+        """
+        self.world.main_decides(self._require_finite_weights)
         self._last_save = time.monotonic()
-        if not self.world.is_main:
-            return
+        if self.world.is_main:
+            with self._going_on("curves"):
+                self._curves.flush()
+            with self._going_on("state"):
+                self._weights.write_waiting()
+                self._write_state()
+
+    def _write_state(self) -> None:
         state = {
             "recipe": self.config.recipe(),
             "world": self.world.size,
             "position": asdict(self.position),
             "tallies": self._tallies,
+            "points": self._curves.latest(self.position.global_step),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
         serial = self.position.global_step * 2 + (self.position.step == 0)
-        try:
-            self._work_dir.state.save(state, serial)
-        except OSError as error:
-            self.log.info(f"warning: state not saved ({error}); the last good one is kept")
+        self._work_dir.state.save(state, serial)
 
-    def _restore(self) -> None:
-        """Continue from the newest whole state."""
+    def _restore(self) -> list[Point]:
+        """Continue from the newest whole state; return the curves' points at its very step."""
         state, warnings = self._work_dir.state.load()
         for warning in warnings:
             self.log.info(f"warning: {warning}; going on from the state before it")
@@ -502,6 +562,7 @@ class Trainer:
                 "same samples, results equal up to floating-point order"
             )
         )
+        return state.get("points", [])
 
     # -- the report ---------------------------------------------------------------------------
 
@@ -509,18 +570,17 @@ class Trainer:
         """Score the test split with the last and the best weights, and write the reports."""
         position = self.position
         chooser = "part of the training split, held out" if self.val_set else "the test split"
+        self.world.main_decides(self._require_weights)
         self._report_on("last", f"last epoch ({self.config.num_epoch})")
         best = self.world.broadcast(load_weights(self.folder / BEST) if self.world.is_main else {})
         apply_weights(self.model, best, BEST)
         title = f"best epoch ({position.best_epoch}, chosen on {chooser})"
-        evaluation = self._report_on("best", title)
+        self._report_on("best", title, scores=True)
         if not self.val_set and self.config.evaluator is None:
             self.log.info(
                 "note: the test split chose the best epoch, as is published practice; for an "
                 "honest choice say --val-fraction 0.1 or --val-subjects ..."
             )
-        if evaluation is not None:
-            self._publisher.scores(evaluation)
         if position.skipped:
             self.log.info(f"{position.skipped} steps were skipped for a loss that was not finite")
         self.log.info(f"peak memory of this process: {_peak_memory(self.world.device)}")
@@ -530,11 +590,40 @@ class Trainer:
             f"curves: tensorboard --logdir {self.folder}"
         )
 
-    def _report_on(self, tag: str, title: str) -> Evaluation | None:
-        evaluation = self._test_scorer(self.model, tag)
-        if evaluation is not None:
-            self._publisher.report(evaluation, f"{tag}_test", title)
-        return evaluation
+    def _report_on(self, tag: str, title: str, *, scores: bool = False) -> None:
+        evaluation = self._test_scorer(self.model, tag, self._attend_in_report)
+        self._publish(evaluation, f"{tag}_test", title, scores=scores)
+
+    def _publish(self, found: Evaluation | None, stem: str, title: str, *, scores: bool) -> None:
+        """Write the reports of rank 0's evaluation, and the scores where they are wanted.
+
+        Raises:
+            RunFailed: they cannot be written (on every rank).
+        """
+
+        def write() -> None:
+            assert found is not None
+            with self._finishable("reports"):
+                self._publisher.report(found, stem, title)
+                if scores:
+                    self._publisher.scores(found)
+
+        self.world.main_decides(write)
+
+    def _require_weights(self) -> None:
+        with self._finishable("weights"):
+            self._weights.write_waiting()
+
+    @contextlib.contextmanager
+    def _finishable(self, what: str) -> Iterator[None]:
+        """A disk that is full at the end fails the run, which the same command then finishes."""
+        try:
+            yield
+        except OSError as error:
+            raise RunFailed(
+                f"{self.folder}: {what} cannot be written ({reason(error)}); make room, and the "
+                f"same command goes on from the last saved state"
+            ) from error
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from .checkpoint import StateFile
 from .config import Config
 from .errors import UserError, printable
+from .files import reason, remove_leftovers
 
 ARTEFACTS = (
     "resume.*.state",
@@ -22,6 +23,9 @@ ARTEFACTS = (
 )
 """What a run writes, and all that ``--overwrite`` deletes (and the configuration's copy)."""
 
+_LOCK_PATIENCE_S = 3
+"""So long may the process before be dying while its launcher already starts this one."""
+
 
 class WorkDir:
     """A run's folder, locked for as long as this object lives (rank 0 makes one)."""
@@ -29,7 +33,7 @@ class WorkDir:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = StateFile(self.path)
-        self._lock = FileLock(self.path / ".lock", timeout=0)
+        self._lock = FileLock(self.path / ".lock", timeout=_LOCK_PATIENCE_S)
 
     def open(self, config: Config, config_name: str) -> bool:
         """Lock the folder, save the resolved configuration there; return whether to resume.
@@ -43,14 +47,16 @@ class WorkDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            remove_leftovers(self.path, [*ARTEFACTS, config_name])
+            return self._settle(config, self.path / config_name)
         except Timeout as error:
             raise UserError(
                 f"{self.path}: another run is writing there; wait for it, or say --work-dir OTHER"
             ) from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(f"{self.path}: work_dir cannot be written ({reason})") from error
-        copy = self.path / config_name
+            raise UserError(f"{self.path}: work_dir cannot be written ({reason(error)})") from error
+
+    def _settle(self, config: Config, copy: Path) -> bool:
         if config.phase == "test":
             if not copy.exists():
                 config.save(copy)

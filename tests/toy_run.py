@@ -1,0 +1,46 @@
+"""The training command on the toy task, in this process, and what two runs have in common."""
+
+import numpy as np
+import torch
+
+import main_multigpu
+from torchlight.scores import read_scores
+
+CONFIG = {
+    "feeder": "toy.Feeder",
+    "test_feeder_args": {"split": "test"},
+    "model": "toy.Model",
+    "num_epoch": 4,
+    "step": [3],
+    "base_lr": 0.05,
+    "batch_size": 8,
+    "global_batch_size": 16,
+    "test_batch_size": 8,
+    "eval_interval": 2,
+    "save_interval": 2,
+    "num_worker": 0,
+    "device": "cpu",
+    "save_score": True,
+}
+ALLOW = ["--allow-import", "toy"]  # a flag: no file may let its own names in
+
+
+def train(path, work_dir, *words):
+    """Run the command in this process."""
+    return main_multigpu.main([*ALLOW, "--config", path, "--work-dir", str(work_dir), *words])
+
+
+def weights(folder):
+    """The last weights of a run, by key."""
+    (path,) = folder.glob("runs-4-*.pt")
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_run(a, b):
+    """Two work dirs end with the same weights and scores, to the last bit."""
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+    assert (a / "best.pt").read_bytes() == (b / "best.pt").read_bytes()
+    one, two = (read_scores(folder / "epoch1_test_score.npz") for folder in (a, b))
+    assert np.array_equal(one.scores, two.scores)

@@ -1,0 +1,206 @@
+"""Whether the other processes of a run are still there, and what to do when one is not.
+
+A collective that waits for a dead or stopped process waits in C, where neither Python nor a
+signal reaches it. So every rank has two threads: one tells its beat to the launcher's key-value
+store and reads those of the others, one judges by them and ends the process. A process that is
+stopped, swapped out of a cluster or killed stops beating with all its threads.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from .log import NAME
+
+RUNNING, WAITING, DONE = "running", "waiting", "done"
+
+_LONGEST_INTERVAL_S = 2.0
+_PATIENCE_BEATS = 5
+"""Beats that a rank may miss once a connection has broken, or once the run is asked to leave."""
+AGAIN = "the same command goes on from the last saved state"
+
+
+class Watch:
+    """Beats for this rank and watches the others, from its making to ``stop``.
+
+    Args:
+        store: of this object alone, with all ranks as clients.
+        run: a word that no other run or attempt on the same store uses.
+        silence_s: a rank that does not beat for so long ends the run.
+        hang_s: a rank that others wait for, for so long, ends the run although it beats.
+    """
+
+    def __init__(
+        self, store: dist.Store, run: str, rank: int, size: int, silence_s: float, hang_s: float
+    ) -> None:
+        self._store, self._rank, self._size = store, rank, size
+        self._silence_s, self._hang_s = silence_s, hang_s
+        self._interval = min(_LONGEST_INTERVAL_S, silence_s / 5)
+        self._keys = [f"{run}/beat/{other}" for other in range(size)]
+        self._verdict_key = f"{run}/verdict"
+        self._beats = [""] * size
+        self._heard = [time.monotonic()] * size
+        self._contact = time.monotonic()
+        self._count = 0
+        self._state = RUNNING
+        self._waits_since: float | None = None
+        self._broken: tuple[str, float] | None = None
+        self._verdict: str | None = None
+        self._asked: float | None = None
+        self._ended = threading.Event()
+        self._signals, wakeup = socket.socketpair()
+        self._signals.setblocking(False)
+        wakeup.setblocking(False)
+        self._wakeup = wakeup  # kept alive
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self._beat()
+
+    def start(self) -> None:
+        """Begin; to be called when every rank has made its watch."""
+        for task in (self._talk, self._judge):
+            threading.Thread(target=task, daemon=True).start()
+
+    def stop(self, last_words: str | None = None) -> None:
+        """End the watch in good order, or tell the others why this rank fails."""
+        self._state = DONE
+        signal.set_wakeup_fd(-1)
+        with contextlib.suppress(RuntimeError):
+            if last_words is not None:
+                self._store.set(self._verdict_key, f"{self._name(self._rank)} failed: {last_words}")
+            self._beat()
+        self._ended.set()
+
+    @contextlib.contextmanager
+    def meeting(self) -> Iterator[None]:
+        """Mark that this rank waits for the others; does not return when their connection breaks.
+
+        The process then ends as soon as it is known who is missing.
+        """
+        self._waits_since, self._state = time.monotonic(), WAITING
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_broken_connection(error):
+                raise
+            self._broken = (str(error).splitlines()[0], time.monotonic())
+            threading.Event().wait()  # for _judge to end this process
+        finally:
+            self._waits_since, self._state = None, RUNNING
+
+    # -- telling and hearing ------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._count += 1
+        self._store.set(self._keys[self._rank], f"{self._count} {self._state} {_host()}")
+
+    def _talk(self) -> None:
+        """Beat, and note when each rank was last heard. Errors show as age of the last contact."""
+        while not self._ended.wait(self._interval):
+            with contextlib.suppress(RuntimeError):
+                self._beat()
+                beats = [beat.decode() for beat in self._store.multi_get(self._keys)]
+                if self._store.check([self._verdict_key]):
+                    verdict = self._store.get(self._verdict_key).decode()
+                    self._verdict = self._verdict or verdict
+                now = self._contact = time.monotonic()
+                for rank, beat in enumerate(beats):
+                    if beat != self._beats[rank]:
+                        self._beats[rank], self._heard[rank] = beat, now
+
+    # -- judging ------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """End this process when another one, or the store, has been lost."""
+        last = time.monotonic()
+        while not self._ended.wait(self._interval):
+            now = time.monotonic()
+            if now - last > 2 * self._interval + 1:  # this process itself was held up
+                late = now - last - self._interval
+                self._contact += late
+                self._heard = [heard + late for heard in self._heard]
+            last = now
+            self._note_signals(now)
+            found = self._lost(now) or self._hung(now)
+            if found is not None and not self._ended.is_set():
+                self._die(*found)
+
+    def _lost(self, now: float) -> tuple[str, list[int]] | None:
+        """The reason to end because of a rank that failed or is silent, and which ranks are lost.
+
+        The list is empty where another rank has said it already.
+        """
+        if self._verdict is not None:
+            failed = [r for r in range(self._size) if self._name(r) in self._verdict]
+            return self._verdict, failed
+        short = min(_PATIENCE_BEATS * self._interval, self._silence_s)
+        patience = short if self._broken or self._asked else self._silence_s
+        silent = [r for r in self._others() if now - self._heard[r] > patience]
+        if now - self._contact > patience:
+            return f"rank 0's store has not answered for {now - self._contact:.0f} s", [0]
+        if silent:
+            since = max(now - self._heard[r] for r in silent)
+            return f"{self._names(silent)} has not answered for {since:.0f} s", silent
+        if self._broken and now - self._broken[1] > 2 * patience:
+            return f"the connection to another rank broke ({self._broken[0]})", []
+        return None
+
+    def _hung(self, now: float) -> tuple[str, list[int]] | None:
+        waits = self._waits_since
+        if waits is None or now - waits < self._hang_s:
+            return None
+        idle = [r for r in self._others() if f" {WAITING} " not in self._beats[r]]
+        if not idle:
+            return f"all ranks have waited for one another for {now - waits:.0f} s", []
+        return f"{self._names(idle)} has kept the others waiting for {now - waits:.0f} s", idle
+
+    def _note_signals(self, now: float) -> None:
+        """Hear of requests to leave, which the main thread cannot while it waits in C."""
+        with contextlib.suppress(BlockingIOError):
+            for number in self._signals.recv(64):
+                if number == signal.SIGINT and self._asked and self._waits_since is not None:
+                    os._exit(130)
+                if number in (signal.SIGINT, signal.SIGTERM):
+                    self._asked = self._asked or now
+
+    def _die(self, why: str, lost: list[int]) -> None:
+        """Say why (the lowest rank that is left says it), let the others hear it, and end."""
+        survivors = [r for r in range(self._size) if r not in lost]
+        if self._rank == min(survivors, default=self._rank):
+            line = f"{why}; stopping; {AGAIN}"
+            print(f"error: {line}", file=sys.stderr, flush=True)
+            logging.getLogger(NAME).info(line)
+        if self._verdict is None:
+            tell = threading.Thread(
+                target=self._store.set, args=(self._verdict_key, why), daemon=True
+            )
+            tell.start()
+            time.sleep(2 * self._interval)  # rank 0 may keep the store that they hear it from
+        os._exit(1)
+
+    def _others(self) -> list[int]:
+        present = (r for r in range(self._size) if f" {DONE} " not in self._beats[r])
+        return [r for r in present if r != self._rank]
+
+    def _names(self, ranks: list[int]) -> str:
+        return ", ".join(self._name(rank) for rank in ranks)
+
+    def _name(self, rank: int) -> str:
+        host = self._beats[rank].split(" ")[-1] or _host()
+        return f"rank {rank} ({host})"
+
+
+def is_broken_connection(error: RuntimeError) -> bool:
+    """Whether ``error`` is another process's going, as gloo and nccl tell it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def _host() -> str:
+    return socket.gethostname()
