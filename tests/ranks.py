@@ -10,7 +10,7 @@ from toy_run import ALLOW
 
 
 class Ranks:
-    """Two or more ranks of the toy task's training, each writing its output to a file of its own."""
+    """Two or more ranks of the toy task's training, each with a file of its own for its output."""
 
     def __init__(self, folder: Path, *words: str, size: int = 2) -> None:
         port = str(free_port())

@@ -4,6 +4,8 @@ import signal
 import time
 
 import pytest
+import yaml
+from chaos import chain
 from ranks import Ranks
 
 SILENCE_S = 6
@@ -121,3 +123,16 @@ def test_ranks_that_never_come_are_said(ranks, tmp_path):
     assert run.statuses([0], seconds=150) == [1]
     assert "did not all meet at 127.0.0.1:" in run.said(0)
     assert "Traceback" not in run.said(0)
+
+
+@pytest.mark.slow
+def test_three_ranks_that_go_on_end_as_three_that_never_stopped(tmp_path):
+    config = {**chain.CONFIG, "global_batch_size": 12, "save_minutes": 100, "rank_timeout_s": 60}
+    path = tmp_path / "koopman.yaml"
+    path.write_text(yaml.safe_dump(config))
+    for work, epochs in (("whole", 2), ("cut", 1), ("cut", 2)):
+        words = ["--config", str(path), "--work-dir", str(tmp_path / work)]
+        run = Ranks(tmp_path, *words, "--num-epoch", str(epochs), size=3)
+        assert run.statuses([0, 1, 2], seconds=200) == [0, 0, 0], run.said(0)
+    files = [next((tmp_path / work).glob("runs-2-*.pt")) for work in ("whole", "cut")]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -214,6 +214,10 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._loader)
 
+    def first(self, count: int) -> Batch:
+        """The first ``count`` samples, read in this process."""
+        return self._fetcher.__getitems__(list(range(count)))
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """This rank's micro-batches of ``epoch``, from ``first_step`` on."""
         assert isinstance(self.batches, TrainBatches)

@@ -183,18 +183,34 @@ class Trainer:
         devices = [self.world.device] if self.world.device.type == "cuda" else None
         # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
         with self.world.meeting():
-            return DistributedDataParallel(
+            parallel = DistributedDataParallel(
                 self.model,
                 device_ids=devices,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
-                # Not because any were unused: without it, gradients are regrouped after the first
-                # step, so that on three or more ranks a resumed run adds them up in another order.
-                find_unused_parameters=True,
             )
+            if self.world.size > 2:
+                self._settle(parallel)
+        return parallel
+
+    def _settle(self, parallel: nn.Module) -> None:
+        """Take a pass that leaves nothing behind, in new and in resumed runs alike.
+
+        After its first pass DistributedDataParallel regroups the gradients, and on three or more
+        ranks the order in which they are added up depends on the groups.
+        """
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        inputs, labels, _ = self._loader.first(self.plan.micro)
+        parallel.train()
+        with precision_of(self.config, self.world.device):
+            logits = logits_of(parallel(inputs.to(self.world.device)))
+        nn.functional.cross_entropy(logits.float(), labels.to(self.world.device)).backward()
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
@@ -535,14 +551,14 @@ class Trainer:
         for warning in warnings:
             self.log.info(f"warning: {warning}; going on from the state before it")
         try:
-            self._restore_from(state)
+            return self._restore_from(state)
         except Exception as error:  # a state that we did not write can be wrong in any way
             raise UserError(
                 f"{self._work_dir.state.slots[0]}: cannot be gone on from ({printable(error)}); "
                 f"start over with --overwrite"
             ) from error
 
-    def _restore_from(self, state: dict[str, Any]) -> None:
+    def _restore_from(self, state: dict[str, Any]) -> list[Point]:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
