@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from data.errors import DataError, printable
-from data.untrusted import open_archive
+from torchlight.untrusted import open_archive
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal content gives equal files
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name (APPNOTE.TXT, 4.3.7)

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from data.align import find_origin, move_to_origin, present
 from data.bodies import Body, collect_bodies, denoise
 from data.errors import DataError, printable
-from data.files import atomic_write, remove_leftovers
 from data.npz import NpzWriter, read_array
 from data.recording import JOINTS, Recording, SampleFault, read_recording
 from data.shards import (
@@ -41,7 +40,8 @@ from data.shards import (
 )
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
-from data.untrusted import read_bounded
+from torchlight.files import atomic_write, remove_leftovers
+from torchlight.untrusted import read_bounded
 
 RAW_FOLDERS = ("nturgb+d_skeletons", "nturgb+d_skeletons120")
 SKIPPED = "skipped.csv"

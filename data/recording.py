@@ -28,7 +28,7 @@ import numpy as np
 from data.decimals import is_number, parse_decimals
 from data.errors import DataError
 from data.skeletons import NTU
-from data.untrusted import read_bounded
+from torchlight.untrusted import read_bounded
 
 JOINTS = NTU.num_point
 MAX_BYTES = 16 * 2**20  # a recording has some 0.3 MB; a longer file is something else

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.files import atomic_write, remove_leftovers
 from data.npz import read_array, write_npz
 from data.recording import SampleFault
-from data.untrusted import read_bounded
+from torchlight.files import atomic_write, remove_leftovers
+from torchlight.untrusted import read_bounded
 
 PIECE = 256  # samples; some 8 MB of joints
 INDEX = "index.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import atomic_write
+from torchlight.files import atomic_write
 
 # Kinect v2: focal lengths and centres of the depth (512 x 424) and colour (1920 x 1080) images.
 _DEPTH_CAMERA = (365.0, 256.5, 207.5)

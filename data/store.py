@@ -28,10 +28,10 @@ import h5py
 import numpy as np
 
 from data.errors import DataError, printable
-from data.files import atomic_write
 from data.npz import ArrayPlace, MappedRows
 from data.skeletons import NTU
 from data.splits import DATA_SETS, DataSet, SampleName, split_rows
+from torchlight.files import atomic_write
 
 FORMAT = "skeleton store"
 VERSION = 1

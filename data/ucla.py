@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError, printable
-from data.files import atomic_write
 from data.npz import read_array
 from data.skeletons import UCLA
-from data.untrusted import read_bounded
+from torchlight.files import atomic_write
+from torchlight.untrusted import read_bounded
 
 DEFAULT_ROOT = "data/NW-UCLA/all_sqe"
 

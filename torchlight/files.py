@@ -41,13 +41,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
     """Remove what ``atomic_write`` left of files called ``names`` where a process was killed.
 
     Only for one that writes them alone (it holds a lock): another's would go as well.
 
     Args:
-        names: patterns, as of ``glob``.
+        names: patterns, as of ``glob``; by default all files of the folder.
     """
     for name in names:
         for path in folder.glob(f".{name}.*.tmp"):
