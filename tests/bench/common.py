@@ -61,13 +61,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def build_pair(name: str, num_class: int | None = None) -> tuple[nn.Module, nn.Module, Tensor]:
-    """Return our model and the textbook's with the same weights, and an input."""
+def build_pair(
+    name: str, num_class: int | None = None, **options: Any
+) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Return our model (with ``options``), the textbook's with the same weights, and an input."""
     facts = SHAPES[name]
     _, channels, _, joints, persons = facts["shape"]
     torch.manual_seed(0)
     classes = num_class or facts["num_class"]
-    ours = Model(classes, joints, persons, facts["graph"], in_channels=channels)
+    ours = Model(classes, joints, persons, facts["graph"], in_channels=channels, **options)
     adjacency = torch.from_numpy(resolve_graph(facts["graph"]))
     theirs = textbook.Textbook(classes, persons, adjacency, channels)
     theirs.load_state_dict(ours.state_dict())

@@ -1,6 +1,7 @@
 """One training step (forward, loss, backward): ours against the textbook's in float32.
 
-    python tests/bench/train_step.py [--shape ucla|ntu] [--num-class 1000] [--memory] [--json FILE]
+    python tests/bench/train_step.py [--shape ucla|ntu] [--num-class 1000] [--memory]
+        [--recompute] [--json FILE]
 
 Ratios are textbook time over ours. ``share`` is the share of the machine's matrix peak that the
 step's necessary operations reach: those of the textbook's convolutions and products, not the ones
@@ -27,10 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=common.SHAPES, default="ucla")
     parser.add_argument("--num-class", type=int, help="instead of the benchmark's own")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
+    parser.add_argument("--recompute", action="store_true", help="ours in the memory-saving way")
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
     options = parser.parse_args(arguments)
     common.set_up(options)
-    steps = _steps(options.shape, options.num_class)
+    steps = _steps(options.shape, options.num_class, options.recompute)
     if options.peak:
         for _ in range(2):
             steps[options.peak]()
@@ -58,9 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _steps(shape: str, num_class: int | None) -> dict[str, Callable[[], None]]:
+def _steps(shape: str, num_class: int | None, recompute: bool) -> dict[str, Callable[[], None]]:
     """Return the step of each candidate."""
-    ours, theirs, x = common.build_pair(shape, num_class)
+    ours, theirs, x = common.build_pair(shape, num_class, recompute=recompute)
     labels = torch.arange(len(x)) % common.SHAPES[shape]["num_class"]
 
     def step(model: nn.Module, half: bool) -> None:
