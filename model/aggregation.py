@@ -86,12 +86,13 @@ class _Aggregate(torch.autograd.Function):
         z = rows.new_empty((*rows.shape[:2], lift.shape[1]))
 
         def work(parts: Sequence[slice]) -> None:
+            a, f, total = (_scratch(rows[parts[0]], lift, v, kind) for kind in ("a", "f", "z"))
             for part in parts:
-                a, f = _topology(lift, relations[part], v), _features(rows[part], weight, v)
                 if keep:
-                    ctx.features[part.start] = f
-                base = offset[part].reshape(-1, v, 1)
-                total = torch.baddbmm(base, a.transpose(1, 2), f)
+                    f = ctx.features[part.start] = torch.empty_like(f)
+                _topology(lift, relations[part], a)
+                _features(rows[part], weight, f)
+                torch.baddbmm(offset[part].reshape(-1, v, 1), a.transpose(1, 2), f, out=total)
                 _write_transposed(z[part], total.view(-1, *z.shape[:0:-1]))
 
         map_shares(work, batch_slices(rows, 1), rows.device)
@@ -109,12 +110,18 @@ class _Aggregate(torch.autograd.Function):
 
         def work(parts: Sequence[slice]) -> tuple[Tensor, Tensor]:
             dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
+            a, f, g = (_scratch(rows[parts[0]], lift, v, kind) for kind in ("a", "f", "z"))
+            da, df = torch.empty_like(a), torch.empty_like(f)
             for part in parts:
-                a, f = _topology(lift, relations[part], v), ctx.features.pop(part.start, None)
-                f = _features(rows[part], weight, v) if f is None else f
-                g = _transposed(dz[part]).view(len(a), v, -1)
+                _topology(lift, relations[part], a)
+                if part.start in ctx.features:
+                    f = ctx.features.pop(part.start)
+                else:
+                    _features(rows[part], weight, f)
+                _write_transposed(g.view(-1, *dz.shape[:0:-1]), dz[part])
                 doffset[part] = g.sum(-1).view(doffset[part].shape)
-                da, df = torch.bmm(f, g.transpose(1, 2)), torch.bmm(a, g)
+                torch.bmm(f, g.transpose(1, 2), out=da)
+                torch.bmm(a, g, out=df)
                 dlift += _topology_backward(da, lift, relations[part], drelations[part])
                 dweight += _features_backward(df, rows[part], weight, drows[part])
             return dweight, dlift
@@ -129,30 +136,34 @@ def _rows(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _transposed(x: Tensor) -> Tensor:
-    """Return (n, b, a) of (n, a, b), contiguous.
+def _scratch(rows: Tensor, lift: Tensor, v: int, kind: str) -> Tensor:
+    """Return memory for a (n*C, 3V, V), f (n*C, 3V, T) or z (n*C, V, T) of samples (n, V*T, C_in).
 
-    Single samples are copied as matrices, which torch transposes in tiles, several times faster.
+    It is used again for sample after sample, so that it stays in the cache.
     """
-    return x[0].t().contiguous().unsqueeze(0) if len(x) == 1 else x.transpose(1, 2).contiguous()
+    frames = rows.shape[1] // v
+    shape = {"a": (NUM_SUBSET * v, v), "f": (NUM_SUBSET * v, frames), "z": (v, frames)}[kind]
+    return rows.new_empty((len(rows) * lift.shape[1], *shape))
 
 
 def _write_transposed(target: Tensor, x: Tensor) -> None:
-    """Copy x (n, a, b) to (n, b, a), as ``_transposed``."""
+    """Copy x (n, a, b) to (n, b, a).
+
+    Single samples are copied as matrices, which torch transposes in tiles, several times faster.
+    """
     if len(x) == 1:
         target[0].copy_(x[0].t())
     else:
         target.copy_(x.transpose(1, 2))
 
 
-def _topology(lift: Tensor, relations: Tensor, v: int) -> Tensor:
-    """Return a of relations (n, 3, R', V*V) as (n*C, 3V, V)."""
-    a = relations.new_empty((len(relations), lift.shape[1], NUM_SUBSET, v * v))
+def _topology(lift: Tensor, relations: Tensor, a: Tensor) -> None:
+    """Write a of relations (n, 3, R', V*V), (n*C, 3V, V)."""
+    a = a.view(len(relations), lift.shape[1], NUM_SUBSET, -1)
     if len(relations) == 1:
         torch.bmm(lift, relations[0], out=a[0].transpose(0, 1))
     else:
         a.copy_(torch.matmul(lift, relations).transpose(1, 2))
-    return a.view(-1, NUM_SUBSET * v, v)
 
 
 def _topology_backward(da: Tensor, lift: Tensor, relations: Tensor, drelations: Tensor) -> Tensor:
@@ -165,13 +176,13 @@ def _topology_backward(da: Tensor, lift: Tensor, relations: Tensor, drelations: 
     return torch.matmul(da, relations.transpose(2, 3)).sum(0)
 
 
-def _features(rows: Tensor, weight: Tensor, v: int) -> Tensor:
-    """Return f = W x of rows (n, V*T, C_in) as (n*C, 3V, T)."""
+def _features(rows: Tensor, weight: Tensor, f: Tensor) -> None:
+    """Write f = W x of rows (n, V*T, C_in), (n*C, 3V, T)."""
+    f = f.view(len(rows), len(weight), -1)
     if len(rows) == 1:
-        f = torch.mm(weight, rows[0].t())
+        torch.mm(weight, rows[0].t(), out=f[0])
     else:
-        f = torch.matmul(weight, rows.transpose(1, 2))
-    return f.view(len(rows) * len(weight) // NUM_SUBSET, NUM_SUBSET * v, -1)
+        f.copy_(torch.matmul(weight, rows.transpose(1, 2)))
 
 
 def _features_backward(df: Tensor, rows: Tensor, weight: Tensor, drows: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from model.aggregation import NUM_SUBSET, aggregate
 from model.errors import ModelError
-from model.normalization import affine, convolve_and_normalize, normalize
+from model.normalization import affine, convolve_and_normalize, join, normalize
 
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
@@ -113,7 +113,7 @@ class GraphUnit(nn.Module):
         )
         if self.training:
             return normalize([z], [self.bn], residual=self._residual(x), relu=True)[0]
-        return F.relu_(z.add_(self._residual(x)))
+        return join([z], self._residual(x))
 
     def _residual(self, x: Tensor) -> Tensor:
         """Return the unit's input with as many channels as its output."""
@@ -236,8 +236,7 @@ class TemporalUnit(nn.Module):
         a, b, c = (F.relu(part) for part in y.chunk(3, dim=1))
         d = convolve_and_normalize(x, last.weight, last.bias, [plain[1]], stride=stride)
         (c,) = normalize([pooled[3](c)], [pooled[4]])
-        z = torch.cat([first[3](a), second[3](b), c, d], dim=1)
-        return F.relu_(z if residual is None else z.add_(residual))
+        return join([first[3](a), second[3](b), c, d], residual)
 
 
 class Block(nn.Module):

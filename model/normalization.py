@@ -73,6 +73,26 @@ def normalize(
     return tuple(maps)
 
 
+def join(parts: Sequence[Tensor], residual: Tensor | None) -> Tensor:
+    """Return ReLU(concatenated parts + residual), where what went before is normalised already.
+
+    Args:
+        parts: (N, C_i, V, T) each, channels-last, which may be written over.
+        residual: (N, sum of C_i, V, T).
+    """
+    if torch.is_grad_enabled():
+        z = torch.cat(list(parts), dim=1)
+        return F.relu(z if residual is None else z + residual)
+    (y,) = _maps(parts, 1)
+
+    def work(slices: Sequence[slice]) -> None:
+        for part in slices:
+            _finish([x[part] for x in parts], part, residual, [y], relu=True)
+
+    map_shares(work, batch_slices(y, CACHED_BYTES), y.device)
+    return y
+
+
 def affine(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
     """Return scale and shift (C,) of batch norms in evaluation mode: y = scale x + shift."""
     weight, bias = (torch.cat([getattr(bn, name) for bn in norms]) for name in ("weight", "bias"))
@@ -114,16 +134,7 @@ class _Normalize(torch.autograd.Function):
         mean, var = (torch.cat(s) for s in zip(*map(_statistics, parts), strict=True))
         widths = [x.shape[1] for x in parts]
         columns = [c.split(widths) for c in (weight, bias, mean, var)]
-        shape = (len(parts[0]), sum(widths) // pieces, *parts[0].shape[2:])
-        maps = [
-            torch.empty(
-                shape,
-                dtype=parts[0].dtype,
-                device=weight.device,
-                memory_format=torch.channels_last,
-            )
-            for _ in range(pieces)
-        ]
+        maps = _maps(parts, pieces)
 
         def work(slices: Sequence[slice]) -> None:
             for part in slices:
@@ -131,14 +142,7 @@ class _Normalize(torch.autograd.Function):
                     torch.native_batch_norm(x[part], w, b, m, s, False, 0.0, eps)[0]
                     for x, w, b, m, s in zip(parts, *columns, strict=True)
                 ]
-                z = y[0] if len(y) == 1 else torch.cat(y, dim=1)
-                if residual is not None:
-                    z.add_(residual[part])
-                for target, piece in zip(maps, z.chunk(pieces, dim=1), strict=True):
-                    if relu:
-                        torch.clamp_min(piece, 0, out=target[part])
-                    else:
-                        target[part] = piece
+                _finish(y, part, residual, maps, relu=relu)
 
         map_shares(work, batch_slices(maps[0], CACHED_BYTES // pieces), weight.device)
         ctx.eps, ctx.relu, ctx.pieces = eps, relu, pieces
@@ -179,6 +183,35 @@ class _Normalize(torch.autograd.Function):
         dparts, dweight, dbias = zip(*found, strict=True)
         dresidual = None if ctx.residual_dtype is None else g.to(ctx.residual_dtype)
         return torch.cat(dweight), torch.cat(dbias), None, None, None, dresidual, *dparts
+
+
+def _maps(parts: Sequence[Tensor], pieces: int) -> list[Tensor]:
+    """Return new maps, channels-last, that together are as wide as the parts."""
+    first = parts[0]
+    width = sum(x.shape[1] for x in parts) // pieces
+    return [
+        torch.empty(
+            (len(first), width, *first.shape[2:]),
+            dtype=first.dtype,
+            device=first.device,
+            memory_format=torch.channels_last,
+        )
+        for _ in range(pieces)
+    ]
+
+
+def _finish(
+    y: list[Tensor], part: slice, residual: Tensor | None, maps: list[Tensor], *, relu: bool
+) -> None:
+    """Concatenate some samples' maps, add their residual, apply ReLU; split into ``maps[part]``."""
+    z = y[0] if len(y) == 1 else torch.cat(y, dim=1)
+    if residual is not None:
+        z.add_(residual[part])
+    for target, piece in zip(maps, z.chunk(len(maps), dim=1), strict=True):
+        if relu:
+            torch.clamp_min(piece, 0, out=target[part])
+        else:
+            target[part] = piece
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
