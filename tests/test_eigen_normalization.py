@@ -73,7 +73,7 @@ def test_an_existing_output_is_kept_unless_told(tmp_path: Path) -> None:
         ({"K": torch.zeros(3, 40, 40)}, ["--num-class", "4"], "3 classes, not --num-class 4"),
         ({"K": torch.zeros(3, 40, 40)}, ["--rank", "41"], "rank must be 0 to 40, got 41"),
         ({"K": torch.full((1, 40, 40), torch.inf)}, [], "not finite"),
-        ({"K": torch.zeros(40)}, [], "square"),
+        ({"K": torch.zeros(40)}, [], "expected (classes, d, d)"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(

@@ -239,3 +239,22 @@ def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, numbe
     assert "going on from epoch 2" in (work / "log.txt").read_text()
     assert_same_run(work, tmp_path / "whole")
     assert not list(work.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_job_with_loading_workers_saves_and_leaves_within_seconds(
+    config_file, tmp_path, number, status
+):
+    path, work = config_file(train_feeder_args={"pause": 0.02}), tmp_path / "w"
+    process = start(
+        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", work, "--num-worker", "2"
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    os.killpg(process.pid, number)
+    asked = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    assert time.monotonic() - asked < 20
+    assert "stopped on request" in (work / "log.txt").read_text()

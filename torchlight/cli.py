@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from . import distributed
 from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
+from .loading import end_workers
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,6 +86,7 @@ def run(
         last_words = f"{type(error).__name__}: {one_line(error)}"
         raise
     finally:
+        end_workers()
         distributed.stop(last_words)
 
 

@@ -6,10 +6,13 @@ of the optimiser sees ``global_batch_size`` samples, cut into micro-batches that
 floating-point order, on 1 process with accumulation and on 64 without.
 """
 
+import atexit
 import os
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -172,8 +175,15 @@ def _whole(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """A signal to a job reaches all its processes; the run still needs its workers to save."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A signal to a job reaches all its processes; the run still needs its workers to save.
+
+    A second SIGTERM is obeyed: that is how Python ends workers that nobody has closed.
+    """
+
+    def pass_over(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, pass_over)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -207,12 +217,21 @@ class Loader:
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_the_main_process,
         )
+        _loaders.add(self)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._loader)
+
+    def close(self) -> None:
+        """End the workers."""
+        iterator: Any = self._loader._iterator  # where torch keeps the persistent ones
+        if iterator is not None:
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                worker.kill()  # one that still reads something; it holds nothing to be saved
 
     def first(self, count: int) -> Batch:
         """The first ``count`` samples, read in this process."""
@@ -224,3 +243,16 @@ class Loader:
         self.batches.set_position(epoch, first_step)
         self._fetcher.epoch.fill_(epoch)
         return iter(self._loader)
+
+
+_loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+
+
+@atexit.register
+def end_workers() -> None:
+    """End the workers of all loaders.
+
+    Python itself would end them by a signal, which they pass over, and wait for them.
+    """
+    for loader in list(_loaders):
+        loader.close()

@@ -54,7 +54,11 @@ class WorkDir:
                 f"{self.path}: another run is writing there; wait for it, or say --work-dir OTHER"
             ) from error
         except OSError as error:
+            self.close()
             raise UserError(f"{self.path}: work_dir cannot be written ({reason(error)})") from error
+        except UserError:
+            self.close()
+            raise
 
     def _settle(self, config: Config, copy: Path) -> bool:
         if config.phase == "test":
@@ -68,7 +72,7 @@ class WorkDir:
         return resume
 
     def close(self) -> None:
-        """Let another run in."""
+        """Let another run in (where this one is in)."""
         self._lock.release()
 
     def _resumable(self, config: Config) -> bool:
