@@ -1,9 +1,11 @@
 """The ensemble from its command line: golden numbers, joining by name, honest search."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launch import ENVIRONMENT, command
 
 import ensemble
 from data.splits import NTU60, parse_name
@@ -254,3 +256,20 @@ def test_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     found = search_weights(scores, labels, seed=3)
     assert f"search: {found.held_out:.2%} held out (5 folds)" in printed
     assert "found by --search" in printed
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path) -> None:
+    names, labels = [f"s{i}" for i in range(4)], np.arange(4) % 2
+    stream = _stream(tmp_path / "a", names, np.eye(2)[labels], labels)
+    process = subprocess.Popen(
+        command("ensemble.py", "--scores", stream),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert error == ""

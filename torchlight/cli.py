@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -82,6 +83,9 @@ def run(
         print("interrupted", file=sys.stderr, flush=True)
         last_words = "interrupted"
         return 130
+    except BrokenPipeError:  # whoever read the output has left; say no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         last_words = f"{type(error).__name__}: {one_line(error)}"
         raise
