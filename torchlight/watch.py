@@ -142,11 +142,13 @@ class Watch:
             return self._verdict, failed
         short = min(_PATIENCE_BEATS * self._interval, self._silence_s)
         patience = short if self._broken or self._asked else self._silence_s
-        silent = [r for r in self._others() if now - self._heard[r] > patience]
         if now - self._contact > patience:
             return f"rank 0's store has not answered for {now - self._contact:.0f} s", [0]
+        # Counted up to the last contact: while the store is silent, so is everybody.
+        silence = {r: self._contact - self._heard[r] for r in self._others()}
+        silent = [r for r in silence if silence[r] > patience]
         if silent:
-            since = max(now - self._heard[r] for r in silent)
+            since = max(silence[r] for r in silent)
             return f"{self._names(silent)} has not answered for {since:.0f} s", silent
         if self._broken and now - self._broken[1] > 2 * patience:
             return f"the connection to another rank broke ({self._broken[0]})", []
