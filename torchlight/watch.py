@@ -180,12 +180,13 @@ class Watch:
             print(f"error: {line}", file=sys.stderr, flush=True)
             logging.getLogger(NAME).info(line)
         if self._verdict is None:
-            tell = threading.Thread(
-                target=self._store.set, args=(self._verdict_key, why), daemon=True
-            )
-            tell.start()
+            threading.Thread(target=self._tell, args=(why,), daemon=True).start()
             time.sleep(2 * self._interval)  # rank 0 may keep the store that they hear it from
         os._exit(1)
+
+    def _tell(self, why: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the store may be what is lost
+            self._store.set(self._verdict_key, why)
 
     def _others(self) -> list[int]:
         present = (r for r in range(self._size) if f" {DONE} " not in self._beats[r])

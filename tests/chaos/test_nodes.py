@@ -54,7 +54,7 @@ class Nodes:
         launcher = [
             "--nnodes=2", "--nproc_per_node=1", f"--max-restarts={restarts}",
             "--rdzv-backend=c10d", f"--rdzv-endpoint={ADDRESSES[0]}:29417", "--rdzv-id=chaos",
-            f"--local-addr={ADDRESSES[node]}",
+            f"--local-addr={ADDRESSES[node]}", f"--rdzv-conf=is_host={int(node == 0)}",
         ]  # fmt: skip
         script = str(ROOT / "main_multigpu.py")
         line = [sys.executable, "-m", "torch.distributed.run", *launcher]
