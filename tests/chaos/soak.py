@@ -144,9 +144,7 @@ def finish(config: Path, work: Path) -> bool:
     leftovers = list(work.rglob("*.tmp"))
     same = one.read_bytes() == two.read_bytes()
     same &= (work / "best.pt").read_bytes() == (undisturbed / "best.pt").read_bytes()
-    print(
-        f"{epochs} epochs; weights equal to the undisturbed run's: {same}; leftovers: {leftovers}"
-    )
+    print(f"{last} epochs; weights equal to the undisturbed run's: {same}; leftovers: {leftovers}")
     return same and not leftovers
 
 
