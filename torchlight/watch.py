@@ -56,6 +56,7 @@ class Watch:
         self._verdict: str | None = None
         self._asked: float | None = None
         self._ended = threading.Event()
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._talk, self._judge)]
         self._signals, wakeup = socket.socketpair()
         self._signals.setblocking(False)
         wakeup.setblocking(False)
@@ -65,8 +66,8 @@ class Watch:
 
     def start(self) -> None:
         """Begin; to be called when every rank has made its watch."""
-        for task in (self._talk, self._judge):
-            threading.Thread(target=task, daemon=True).start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, last_words: str | None = None) -> None:
         """End the watch in good order, or tell the others why this rank fails."""
@@ -77,6 +78,9 @@ class Watch:
                 self._store.set(self._verdict_key, f"{self._name(self._rank)} failed: {last_words}")
             self._beat()
         self._ended.set()
+        for thread in self._threads:  # one that is in the store when Python ends would abort it
+            if thread.is_alive():
+                thread.join(self._interval + 1)
 
     @contextlib.contextmanager
     def meeting(self) -> Iterator[None]:
