@@ -37,7 +37,7 @@ class Model(Backbone):
         drop_out: dropout probability before the linear layer of the average head.
         adaptive: learn the adjacency, starting at the graph's.
         recompute: compute the graph units' features again in the backward pass: a third less memory
-            for about a tenth more time, and the same results.
+            for a tenth to a quarter more time, and the same results.
         channels: output channels of the blocks; the last is d. A small model has fewer or narrower
             blocks.
         stride: stride in time of each block; by default 1, and 2 in blocks 5 and 8 under the

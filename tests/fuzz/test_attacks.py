@@ -16,6 +16,7 @@ import pytest
 import torch
 import toy
 import yaml
+from toy_run import ALLOW
 
 import eigen_normalization
 import ensemble
@@ -29,7 +30,6 @@ from torchlight.checkpoint import StateFile, save_weights
 
 TRAIN = {"feeder": "toy.Feeder", "model": "toy.Model", "num_worker": 0, "device": "cpu"}
 TEST = {**TRAIN, "phase": "test", "test_feeder_args": {"split": "test"}}
-ALLOW = ["--allow-import", "toy"]
 DEMO = {
     "feeder": "feeders.oneshot.Feeder",
     "test_feeder_args": {
