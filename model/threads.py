@@ -39,9 +39,14 @@ def map_shares(
         return [work(parts)]
     shares = [parts[len(parts) * i // count : len(parts) * (i + 1) // count] for i in range(count)]
     inference = torch.is_inference_mode_enabled()
+    half, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def run(share: Sequence[Part]) -> Result:
-        with torch.inference_mode(inference), torch.no_grad():  # modes are a thread's own
+        with (  # modes are a thread's own
+            torch.inference_mode(inference),
+            torch.no_grad(),
+            torch.autocast("cpu", dtype, enabled=half),
+        ):
             return work(share)
 
     return list(_pool(count).map(run, shares))
@@ -61,14 +66,17 @@ def _pool(count: int) -> ThreadPoolExecutor:
     """Return ``count`` threads in which torch uses no further ones."""
     if count not in _pools:
         started = threading.Barrier(count)
+        own = torch.get_num_threads()
 
         def prepare() -> None:
+            # Asked first: the first question, or parallel operation, of a thread sets the default.
+            torch.get_num_threads()
             torch.set_num_threads(1)
             started.wait()
 
         pool = ThreadPoolExecutor(count, "samples")
         for future in [pool.submit(prepare) for _ in range(count)]:
             future.result()
-        torch.set_num_threads(torch.get_num_threads())  # the default of threads to come, as before
+        torch.set_num_threads(own)  # also the default of threads to come, as before
         _pools[count] = pool
     return _pools[count]
