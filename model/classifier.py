@@ -90,7 +90,10 @@ class Model(Backbone):
 
     def pooled(self, x: Tensor) -> Tensor:
         """Return features averaged over joints and persons, (N, d, T)."""
-        return self.forward_features(x).mean(dim=(1, 3))
+        features = self.forward_features(x)
+        rows = features.permute(0, 1, 3, 4, 2)  # torch sums these, which lie so, much faster
+        bodies = rows.shape[1] * rows.shape[2]
+        return (rows.sum((1, 2)) / bodies).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, num_class), with ``return_features`` also the pooled (N, d, T).

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from model.aggregation import NUM_SUBSET, aggregate
 from model.errors import ModelError
-from model.normalization import affine, convolve_and_normalize, join, normalize
-from model.threads import batch_slices, map_shares
+from model.inference import FoldedBlock, FoldedGraph, FoldedTemporal, run_blocks
+from model.normalization import affine, convolve_and_normalize, fold, join, normalize
 
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
@@ -30,8 +30,6 @@ RAW_CHANNELS = (3, 9)
 UNIT_NORM_SCALE = 1e-6
 """A graph unit starts as its residual: its batch norm's scale starts here."""
 BRANCH_NORM_SPREAD = 0.02
-INFERENCE_BYTES = 100_000
-"""Size of the input that one thread takes through the network at a time: about eight samples."""
 
 
 class Relation(nn.Module):
@@ -102,22 +100,41 @@ class GraphUnit(nn.Module):
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
         rows = x.permute(0, 2, 3, 1)  # torch sums these, which lie in this order, 20 times as fast
         lift, relations = self._lift(), self._relations(rows.sum(2) / x.shape[-1])
-        weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1)
-        bias = torch.stack([conv.conv3.bias for conv in self.convs])
+        weight, bias = self._features()
         shift = None
         if not self.training:  # the batch norm is folded into weights and offset
             scale, shift = affine([self.bn])
-            weight, bias = weight * scale.view(-1, 1, 1, 1, 1), bias * scale
+            weight, bias = weight * scale.view(-1, 1, 1), bias * scale
         # The bias of the features, summed by the topology, is the same for all frames.
         offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
         if shift is not None:
             offset = offset + shift.unsqueeze(-1)
-        z = aggregate(
-            x, weight.flatten(0, 1).flatten(1), lift, relations, offset, recompute=self.recompute
-        )
+        z = aggregate(x, weight.flatten(0, 1), lift, relations, offset, recompute=self.recompute)
         if self.training:
             return normalize([z], [self.bn], residual=self._residual(x), relu=True)[0]
         return join([z], self._residual(x))
+
+    def fold(self) -> FoldedGraph:
+        """Return the weights for evaluation."""
+        scale, shift = affine([self.bn])
+        weight, bias = self._features()
+        lift = self._lift()
+        relation, relation_bias = self._relation()
+        residual = None
+        if self.down is not None:
+            conv, bn = self.down
+            residual, residual_bias = fold(conv.weight.flatten(1), conv.bias, [bn])
+            shift = shift + residual_bias
+        return FoldedGraph(
+            features=(weight * scale.view(-1, 1, 1)).flatten(0, 1),
+            relation=relation,
+            relation_bias=relation_bias,
+            lift=lift,
+            features_bias=((bias * scale).unsqueeze(-1) * lift).transpose(0, 1).flatten(1),
+            bias=shift,
+            adjacency=self.PA.transpose(1, 2),
+            residual=residual,
+        )
 
     def _residual(self, x: Tensor) -> Tensor:
         """Return the unit's input with as many channels as its output."""
@@ -125,6 +142,17 @@ class GraphUnit(nn.Module):
             return x
         conv, bn = self.down
         return convolve_and_normalize(x, conv.weight, conv.bias, [bn])
+
+    def _features(self) -> tuple[Tensor, Tensor]:
+        """Return weights (C_out, 3, C_in) and biases (3, C_out) of the three features."""
+        weight = torch.stack([conv.conv3.weight.flatten(1) for conv in self.convs], dim=1)
+        return weight, torch.stack([conv.conv3.bias for conv in self.convs])
+
+    def _relation(self) -> tuple[Tensor, Tensor]:
+        """Return weights (6R, C_in) and biases (6R,) of phi and psi of the three subsets."""
+        parts = [conv.conv1 for conv in self.convs] + [conv.conv2 for conv in self.convs]
+        weight = torch.cat([part.weight.flatten(1) for part in parts])
+        return weight, torch.cat([part.bias for part in parts])
 
     def _lift(self) -> Tensor:
         """Return [alpha W4, alpha b4, 1] of each subset, (3, C_out, R + 2)."""
@@ -137,10 +165,7 @@ class GraphUnit(nn.Module):
 
         The last two axes are (v, u), so that the lift times this is the topology, in one product.
         """
-        sides = [[conv.conv1 for conv in self.convs], [conv.conv2 for conv in self.convs]]
-        weight = torch.cat([conv.weight.flatten(1) for side in sides for conv in side])
-        bias = torch.cat([conv.bias for side in sides for conv in side])
-        both = F.linear(mean, weight, bias).transpose(1, 2).unflatten(1, (2, NUM_SUBSET, -1))
+        both = F.linear(mean, *self._relation()).transpose(1, 2).unflatten(1, (2, NUM_SUBSET, -1))
         phi, psi = both.unbind(1)
         m = torch.tanh(phi.unsqueeze(-2) - psi.unsqueeze(-1))
         n, k, _, v, _ = m.shape
@@ -175,6 +200,10 @@ class TemporalConvolution(nn.Module):
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
         bias = self.conv.bias
         return convolve_and_normalize(x, self._kernel(), bias, [self.bn], **self.options)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Return kernel (C_out, C_in, 1, size) and bias (C_out,) for evaluation."""
+        return fold(self._kernel(), self.conv.bias, [self.bn])
 
     def _kernel(self) -> Tensor:
         return self.conv.weight.transpose(-1, -2)
@@ -228,10 +257,8 @@ class TemporalUnit(nn.Module):
         Residual and ReLU are the block's; they are taken along in one pass with the batch norms.
         """
         first, second, pooled, plain = self.branches
-        reduced, last, stride = [first, second, pooled], plain[0], (1, self.stride)
-        weight = torch.cat([branch[0].weight for branch in reduced])
-        bias = torch.cat([branch[0].bias for branch in reduced])
-        norms = [branch[1] for branch in reduced]
+        last, stride = plain[0], (1, self.stride)
+        weight, bias, norms = self._reduction()
         if self.training:
             y = F.conv2d(x, weight, bias)
             a, b, c = normalize([y], norms, relu=True, pieces=3)
@@ -244,6 +271,42 @@ class TemporalUnit(nn.Module):
         d = convolve_and_normalize(x, last.weight, last.bias, [plain[1]], stride=stride)
         (c,) = normalize([pooled[3](c)], [pooled[4]])
         return join([first[3](a), second[3](b), c, d], residual)
+
+    def fold(
+        self, *, identity: bool, residual: Tensor | None, residual_bias: Tensor
+    ) -> FoldedTemporal:
+        """Return the weights for evaluation, those of the block's residual among them."""
+        first, second, pooled, plain = self.branches
+        weight, bias, norms = self._reduction()
+        reduce, reduce_bias = fold(weight.flatten(1), bias, norms)
+        ends = [first[3].fold(), second[3].fold()]
+        pool_scale, pool_bias = affine([pooled[4]])
+        last, last_bias = fold(plain[0].weight.flatten(1), plain[0].bias, [plain[1]])
+        biases = [bias for _, bias in ends] + [pool_bias, last_bias]
+        *kernel_biases, pool_bias, last_bias = (
+            own + other for own, other in zip(biases, residual_bias.split(self.width), strict=True)
+        )
+        return FoldedTemporal(
+            reduce=reduce,
+            reduce_bias=reduce_bias,
+            kernels=tuple(kernel for kernel, _ in ends),
+            kernel_biases=tuple(kernel_biases),
+            dilations=tuple(branch[3].options["dilation"][1] for branch in (first, second)),
+            pool_scale=pool_scale,
+            pool_bias=pool_bias,
+            plain=last,
+            plain_bias=last_bias,
+            stride=self.stride,
+            identity=identity,
+            residual=residual,
+        )
+
+    def _reduction(self) -> tuple[Tensor, Tensor, list[nn.BatchNorm2d]]:
+        """Return the first three branches' 1x1 convolutions as one, and their norms."""
+        reduced = self.branches[:3]
+        weight = torch.cat([branch[0].weight for branch in reduced])
+        bias = torch.cat([branch[0].bias for branch in reduced])
+        return weight, bias, [branch[1] for branch in reduced]
 
 
 class Block(nn.Module):
@@ -278,6 +341,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
         return self.tcn1(self.gcn1(x), None if self.residual is None else self.residual(x))
+
+    def fold(self) -> FoldedBlock:
+        """Return the weights for evaluation."""
+        graph = self.gcn1.fold()
+        residual, bias = None, torch.zeros_like(graph.bias)
+        if isinstance(self.residual, TemporalConvolution):
+            kernel, bias = self.residual.fold()
+            residual = kernel.flatten(1)
+        identity = isinstance(self.residual, nn.Identity)
+        temporal = self.tcn1.fold(identity=identity, residual=residual, residual_bias=bias)
+        return FoldedBlock(graph, temporal)
 
 
 class Backbone(nn.Module):
@@ -341,21 +415,15 @@ class Backbone(nn.Module):
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
         x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
-        if self.training or torch.is_grad_enabled():
-            return self._blocks(x).unflatten(0, (n, m))
-
-        def work(parts: Sequence[slice]) -> list[Tensor]:
-            return [self._blocks(x[part]) for part in parts]
-
-        # Without batch statistics samples have nothing to do with each other.
-        shares = map_shares(work, batch_slices(x, INFERENCE_BYTES), x.device)
-        return torch.cat([y for share in shares for y in share]).unflatten(0, (n, m))
-
-    def _blocks(self, x: Tensor) -> Tensor:
-        """Map (N * M, C, V, T) to (N * M, C', V, T')."""
-        for name in self.block_names:
-            x = self.get_submodule(name)(x)
-        return x
+        blocks: list[Any] = [self.get_submodule(name) for name in self.block_names]
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            for block in blocks:
+                x = block(x)
+        else:
+            half = torch.is_autocast_enabled("cpu")
+            dtype = torch.get_autocast_dtype("cpu") if half else x.dtype
+            x = run_blocks([block.fold().to(dtype) for block in blocks], x)
+        return x.unflatten(0, (n, m))
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return the input as (N, C, T, V, M)."""

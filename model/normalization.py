@@ -77,20 +77,11 @@ def join(parts: Sequence[Tensor], residual: Tensor | None) -> Tensor:
     """Return ReLU(concatenated parts + residual), where what went before is normalised already.
 
     Args:
-        parts: (N, C_i, V, T) each, channels-last, which may be written over.
+        parts: (N, C_i, V, T) each.
         residual: (N, sum of C_i, V, T).
     """
-    if torch.is_grad_enabled():
-        z = torch.cat(list(parts), dim=1)
-        return F.relu(z if residual is None else z + residual)
-    (y,) = _maps(parts, 1)
-
-    def work(slices: Sequence[slice]) -> None:
-        for part in slices:
-            _finish([x[part] for x in parts], part, residual, [y], relu=True)
-
-    map_shares(work, batch_slices(y, CACHED_BYTES), y.device)
-    return y
+    z = torch.cat(list(parts), dim=1)
+    return F.relu(z if residual is None else z + residual)
 
 
 def affine(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
@@ -112,8 +103,16 @@ def convolve_and_normalize(
     """
     if norms[0].training:
         return normalize([F.conv2d(x, weight, bias, **options)], norms)[0]
+    return F.conv2d(x, *fold(weight, bias, norms), **options)
+
+
+def fold(weight: Tensor, bias: Tensor, norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Return weight (C, ...) and bias (C,) of a linear map with the norms that follow it.
+
+    The norms are in evaluation mode, for neighbouring ranges of the C channels.
+    """
     scale, shift = affine(norms)
-    return F.conv2d(x, weight * scale.view(-1, 1, 1, 1), bias * scale + shift, **options)
+    return weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias * scale + shift
 
 
 class _Normalize(torch.autograd.Function):

@@ -46,6 +46,7 @@ CONFIG = {
     "num_worker": 0,
     "device": "cpu",
     "rank_timeout_s": 5,
+    "timeout_minutes": 0.3,
 }
 
 
