@@ -8,9 +8,12 @@ real signature before anything is built, so that a typing error costs a second, 
 import difflib
 import importlib
 import inspect
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from .errors import UserError
 
@@ -111,4 +114,38 @@ def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> li
         for name, p in parameters.items()
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
     ]
+    mistyped = {
+        name: _type_fault(parameters[name].annotation, value)
+        for name, value in arguments.items()
+        if name in parameters
+    }
+    faults += [
+        f"{key}.{name}: {arguments[name]!r:.80}: {fault}"
+        for name, fault in mistyped.items()
+        if fault
+    ]
     return faults
+
+
+def _type_fault(annotation: Any, value: Any) -> str:
+    """What keeps a value of a configuration from being of a parameter's type; "" if nothing does.
+
+    What configurations cannot hold, such as tuples and paths, may be given as lists and text.
+    Parameters without a type take anything.
+    """
+    if annotation in (inspect.Parameter.empty, Any) or isinstance(annotation, str):
+        return ""
+    try:
+        strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=strict)
+    except PydanticUserError:  # the type forbids a configuration of its own, or has no schema
+        return ""
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        try:
+            adapter.validate_json(json.dumps(value))
+        except (ValidationError, TypeError, ValueError):
+            message = error.errors()[0]["msg"]
+            return f"{message[:1].lower()}{message[1:]}"
+    return ""

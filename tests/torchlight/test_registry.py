@@ -1,10 +1,14 @@
 """Dotted names: found, refused with the reason, and bound before anything is built."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import toy
 
 from torchlight.errors import UserError
-from torchlight.registry import binding_faults, resolve
+from torchlight.registry import Target, binding_faults, resolve
 
 ALIASES = {"old.Name": ("toy.Model", {"num_class": 3})}
 
@@ -62,3 +66,55 @@ def test_binding_names_a_missing_argument():
     target = resolve("model", "old.Name", ALIASES, ["toy"])
     target = type(target)("x.Needs", Needs, {})
     assert binding_faults("model_args", target, {}) == ["model_args.a: x.Needs needs it"]
+
+
+class Typed:
+    """Takes a value of each kind that configurations have to do with."""
+
+    def __init__(
+        self,
+        count: int = 1,
+        rate: float = 0.5,
+        flag: bool = False,
+        sizes: Sequence[int] = (),
+        pair: tuple[int, int] = (1, 2),
+        path: str | Path = "",
+        options: dict[str, Any] | None = None,
+        free: Any = None,
+        bare=None,
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"count": 3, "rate": 1, "flag": True, "sizes": [1, 2], "pair": [1, 2], "path": "a/b"},
+        {"path": Path("a"), "options": {"a": [1]}, "free": object(), "bare": object()},
+        {"options": None, "rate": float("inf")},
+    ],
+)
+def test_values_of_the_right_type_are_taken(given):
+    assert binding_faults("args", Target("x.Typed", Typed, {}), given) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("count", "3"),
+        ("count", 1.5),
+        ("count", True),
+        ("rate", "0.1"),
+        ("flag", "maybe"),
+        ("flag", 1),
+        ("sizes", 3),
+        ("sizes", [1, "x"]),
+        ("pair", [1]),
+        ("path", [1]),
+        ("options", "a=1"),
+    ],
+)
+def test_a_value_of_another_type_is_named(name, value):
+    (fault,) = binding_faults("args", Target("x.Typed", Typed, {}), {name: value})
+    assert fault.startswith(f"args.{name}: {value!r}: ")
+    assert "\n" not in fault
