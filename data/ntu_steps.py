@@ -539,6 +539,9 @@ def _read_step_index(
         raise DataError(f"{folder / INDEX}: damaged; {advice}") from error
     if found != dataset.name:
         raise DataError(f"{folder / INDEX}: holds {printable(found)}, not {dataset.name}; {advice}")
+    for piece in pieces:
+        if not (folder / piece.file).is_file():
+            raise DataError(f"{folder / INDEX}: lists {piece.file}, which is not there; {advice}")
     return pieces, remarks
 
 
@@ -577,6 +580,8 @@ def _read_raw(path: Path) -> dict[str, np.ndarray]:
     first, frames, bodies = piece["body_first"], piece["body_frames"], np.diff(offsets)
     _require(path, (bodies > 0).all() and (frames > 0).all() and (first >= 0).all())
     _require(path, (frames <= 2**31).all())
+    # Numbers near the ends of int64 would pass the comparisons below by going round.
+    _require(path, ((piece["num_frames"] > 0) & (piece["num_frames"] < 2**31)).all())
     piece["joints"] = _read_table(path, "joints", np.float32, int(frames.sum()), (JOINTS, 3))
     own = np.repeat(piece["num_frames"], bodies)
     seen = np.add.reduceat(frames, offsets[:-1]) if count else frames
