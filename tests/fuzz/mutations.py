@@ -555,7 +555,7 @@ def mutate(kind: str, data: bytes, seed: str) -> tuple[str, bytes]:
     try:
         out = mutation(r, data)
     except (ValueError, TypeError, OverflowError, RuntimeError, LookupError):
-        out = flip(r, data)  # this damage does not fit these values
+        out = (flip if data else insert)(r, data)  # this damage does not fit these values
     if r.random() < 0.15 and out:  # twice over
         out = r.choice(BYTES)(r, out)
     return getattr(mutation, "__name__", "damage"), out
