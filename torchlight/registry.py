@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from .errors import UserError
 
@@ -138,7 +139,7 @@ def _type_fault(annotation: Any, value: Any) -> str:
     try:
         strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=strict)
-    except PydanticUserError:  # the type forbids a configuration of its own, or has no schema
+    except (PydanticUserError, SchemaError):  # a type that cannot be checked, such as a protocol
         return ""
     try:
         adapter.validate_python(value)

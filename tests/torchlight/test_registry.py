@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import toy
@@ -68,6 +68,12 @@ def test_binding_names_a_missing_argument():
     assert binding_faults("model_args", target, {}) == ["model_args.a: x.Needs needs it"]
 
 
+class Like(Protocol):
+    """A type that an object has without knowing."""
+
+    def __len__(self) -> int: ...
+
+
 class Typed:
     """Takes a value of each kind that configurations have to do with."""
 
@@ -80,6 +86,7 @@ class Typed:
         pair: tuple[int, int] = (1, 2),
         path: str | Path = "",
         options: dict[str, Any] | None = None,
+        like: Like | None = None,
         free: Any = None,
         bare=None,
     ):
@@ -90,7 +97,7 @@ class Typed:
     "given",
     [
         {"count": 3, "rate": 1, "flag": True, "sizes": [1, 2], "pair": [1, 2], "path": "a/b"},
-        {"path": Path("a"), "options": {"a": [1]}, "free": object(), "bare": object()},
+        {"path": Path("a"), "options": {"a": [1]}, "free": object(), "bare": object(), "like": [1]},
         {"options": None, "rate": float("inf")},
     ],
 )
