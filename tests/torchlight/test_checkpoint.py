@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 
 import pytest
 import torch
@@ -89,6 +90,22 @@ def test_truncated_weights_are_refused(tmp_path, model):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError):
             load_weights(path)
+
+
+@pytest.mark.parametrize("size", [2**33, 2**44, 2**62])
+def test_an_old_file_that_declares_far_more_than_it_holds_is_refused(tmp_path, size):
+    path = tmp_path / "old.pt"
+    torch.save({"a": torch.ones(5)}, path, _use_new_zipfile_serialization=False)
+    assert list(load_weights(path)) == ["a"]
+    declared = b"\x8a\x08" + size.to_bytes(8, "little")
+    content = path.read_bytes()
+    assert content.count(b"K\x05N") == 1  # number of elements, no view
+    path.write_bytes(content.replace(b"K\x05N", declared + b"N"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"old\.pt: ") as refused:
+        load_weights(path)
+    assert "\n" not in str(refused.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18  # KiB
 
 
 def test_loading_is_strict_and_says_what_differs(model):
