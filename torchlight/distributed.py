@@ -7,9 +7,10 @@ so that it never waits for, or synchronises, a device.
 import argparse
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from .watch import Watch, is_broken_connection
 
 T = TypeVar("T")
 
+_POLL_S = 0.02
 _WATCH_SPEAKS_FIRST_S = 60
 """Added to the collectives' own time limit, so that the watch ends a run before it, in words."""
 
@@ -177,37 +179,89 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
     backend = "nccl" if own.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s + _WATCH_SPEAKS_FIRST_S)
     try:
-        dist.init_process_group(
-            backend, timeout=timeout, device_id=own if own.type == "cuda" else None
-        )
-        world = World(rank, size, local_rank, own, dist.new_group(backend="gloo", timeout=timeout))
-        _watch = _start_watch(world, timeout_s, silence_s)
+        store, *_ = next(dist.rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
+        attempt = _agree(store, rank, size, timeout_s)
+        _watch = _start_watch(attempt, store, rank, size, timeout_s, silence_s)
+        with _watch.meeting():
+            dist.init_process_group(
+                backend,
+                store=dist.PrefixStore(attempt, store),
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
+                device_id=own if own.type == "cuda" else None,
+            )
+            control = dist.new_group(backend="gloo", timeout=timeout)
     except RuntimeError as error:
         if not is_broken_connection(error):
             raise
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise PeersMissing(
-            f"rank {rank}: the {size} processes did not all meet at {where} "
+            f"rank {rank}: the {size} processes did not all meet at {_where()} "
             f"({str(error).splitlines()[0]})"
         ) from error
-    return replace(world, watch=_watch)
+    return World(rank, size, local_rank, own, control, _watch)
+
+
+def _where() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
+def _agree(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
+    """Return a word that all ranks of this attempt have in common, and no other attempt has.
+
+    A launcher that starts its processes again may keep its store, and in it what those before have
+    written: torch would try their addresses. (The launcher's count of restarts is no such word, as
+    each machine counts its own.) So each rank asks with a new word, and rank 0 answers every word,
+    the old ones too, until each rank has shown that it has heard.
+
+    Raises:
+        PeersMissing: on rank 0, ranks that did not come.
+        RuntimeError: elsewhere, rank 0 did not answer.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"ask/{rank}", own)
+        attempt = store.get(f"answer/{own}").decode()
+        store.set(f"{attempt}/came/{rank}", "")
+        return attempt
+    missing, answered = set(range(1, size)), set()
+    deadline = time.monotonic() + timeout_s
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"{own}/came/{other}"]):
+                missing.discard(other)
+            elif store.check([f"ask/{other}"]):
+                word = store.get(f"ask/{other}").decode()
+                if word not in answered:
+                    store.set(f"answer/{word}", own)
+                    answered.add(word)
+        if missing and time.monotonic() > deadline:
+            names = ", ".join(map(str, sorted(missing)))
+            raise PeersMissing(f"rank 0: rank {names} did not come to {_where()}")
+        time.sleep(_POLL_S)
+    return own
 
 
 _watch: Watch | None = None
 """This process's watch, as the process group is this process's."""
 
 
-def _start_watch(world: World, timeout_s: float, silence_s: float) -> Watch:
+def _start_watch(
+    attempt: str, store: dist.Store, rank: int, size: int, timeout_s: float, silence_s: float
+) -> Watch:
     """Every rank's watch, on a connection of its own to the launcher's store."""
-    run = world.broadcast(uuid.uuid4().hex)
-    store = dist.TCPStore(
+    own = dist.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         timeout=timedelta(seconds=silence_s),
     )
-    watch = Watch(store, run, world.rank, world.size, silence_s, timeout_s)
-    world.largest(0)  # every rank has beaten once
+    watch = Watch(own, attempt, rank, size, silence_s, timeout_s)
+    # Every rank has beaten once before any rank listens.
+    if store.add(f"{attempt}/watches", 1) == size:
+        store.set(f"{attempt}/all watch", "")
+    store.wait([f"{attempt}/all watch"])
     watch.start()
     return watch
 
