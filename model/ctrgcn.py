@@ -416,7 +416,7 @@ class Backbone(nn.Module):
         x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)
         x = x.contiguous(memory_format=torch.channels_last)
         blocks: list[Any] = [self.get_submodule(name) for name in self.block_names]
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or _hooked(blocks):
             for block in blocks:
                 x = block(x)
         else:
@@ -437,6 +437,12 @@ class Backbone(nn.Module):
             f"model: expected input {expected} = (batch, channels, frames, joints, persons),"
             f" got {tuple(x.shape)}"
         )
+
+
+def _hooked(blocks: Sequence[nn.Module]) -> bool:
+    """Whether somebody listens inside: hooks are called by modules, not by folded weights."""
+    modules = (module for block in blocks for module in block.modules())
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def _init_convolution(conv: nn.Conv2d) -> None:

@@ -4,7 +4,8 @@ In evaluation the batch norms are affine maps, which fold into the convolutions 
 samples have nothing to do with each other. So each thread takes a few samples at a time through all
 blocks, in memory that it uses again and again: what one operation writes is still in the
 processor's cache when the next one reads it, and no thread waits for another. Folding is cheap, and
-done at each call: there is no second copy of the model that could grow stale.
+done at each call: there is no second copy of the model that could grow stale. Where gradients are
+asked for, or a hook waits inside a block, the modules themselves are called instead.
 
 The mathematics are those of ``model.ctrgcn`` and ``model.aggregation``, whose names are used here.
 A feature map of n samples is rows (n, V*T, C), so that 1x1 convolutions are products of matrices.
@@ -163,12 +164,8 @@ def _graph(graph: FoldedGraph, x: Tensor, v: int, memory: _Memory, number: int) 
     """Return ReLU(graph unit) of rows (n, V*T, C_in), (n, V*T, C)."""
     n, rows, _ = x.shape
     c, t = len(graph.bias), rows // v
-    a, f, total = (
-        memory("a", c, 3, v * v),
-        memory("f", 3 * c, rows),
-        memory("sum", c, v, t),
-    )
-    z = memory("graph", n, rows, c)
+    a, f = memory("a", c, 3, v * v), memory("f", 3 * c, rows)
+    total, z = memory("sum", c, v, t), memory("graph", n, rows, c)
     relations = memory.relations[number][:n]
     means = x.view(n, v, t, -1).sum(2).mul_(1 / t)
     both = torch.addmm(graph.relation_bias, means.flatten(0, 1), graph.relation.t())

@@ -64,3 +64,14 @@ def test_new_weights_are_used_at_once() -> None:
         before = model.forward_features(x)
         model.get_parameter("l1.gcn1.PA").mul_(2)
         assert not torch.allclose(model.forward_features(x), before)
+
+
+def test_hooks_inside_are_called() -> None:
+    model, x = model_and_batch(UCLA, 5)
+    seen = []
+    handle = model.l2.tcn1.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        hooked = model.forward_features(x)
+        handle.remove()
+        torch.testing.assert_close(model.forward_features(x), hooked, rtol=1e-5, atol=1e-5)
+    assert [tuple(output.shape) for output in seen] == [(6, 16, 20, 5)]
