@@ -100,15 +100,10 @@ class GraphUnit(nn.Module):
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
         rows = x.permute(0, 2, 3, 1)  # torch sums these, which lie in this order, 20 times as fast
         lift, relations = self._lift(), self._relations(rows.sum(2) / x.shape[-1])
-        weight, bias = self._features()
-        shift = None
-        if not self.training:  # the batch norm is folded into weights and offset
-            scale, shift = affine([self.bn])
-            weight, bias = weight * scale.view(-1, 1, 1), bias * scale
+        weight, bias, shift = self._features()
         # The bias of the features, summed by the topology, is the same for all frames.
         offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
-        if shift is not None:
-            offset = offset + shift.unsqueeze(-1)
+        offset = offset + shift.unsqueeze(-1)
         z = aggregate(x, weight.flatten(0, 1), lift, relations, offset, recompute=self.recompute)
         if self.training:
             return normalize([z], [self.bn], residual=self._residual(x), relu=True)[0]
@@ -116,8 +111,7 @@ class GraphUnit(nn.Module):
 
     def fold(self) -> FoldedGraph:
         """Return the weights for evaluation."""
-        scale, shift = affine([self.bn])
-        weight, bias = self._features()
+        weight, bias, shift = self._features()
         lift = self._lift()
         relation, relation_bias = self._relation()
         residual = None
@@ -126,11 +120,11 @@ class GraphUnit(nn.Module):
             residual, residual_bias = fold(conv.weight.flatten(1), conv.bias, [bn])
             shift = shift + residual_bias
         return FoldedGraph(
-            features=(weight * scale.view(-1, 1, 1)).flatten(0, 1),
+            features=weight.flatten(0, 1),
             relation=relation,
             relation_bias=relation_bias,
             lift=lift,
-            features_bias=((bias * scale).unsqueeze(-1) * lift).transpose(0, 1).flatten(1),
+            features_bias=(bias.unsqueeze(-1) * lift).transpose(0, 1).flatten(1),
             bias=shift,
             adjacency=self.PA.transpose(1, 2),
             residual=residual,
@@ -143,10 +137,17 @@ class GraphUnit(nn.Module):
         conv, bn = self.down
         return convolve_and_normalize(x, conv.weight, conv.bias, [bn])
 
-    def _features(self) -> tuple[Tensor, Tensor]:
-        """Return weights (C_out, 3, C_in) and biases (3, C_out) of the three features."""
+    def _features(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights (C_out, 3, C_in) and biases (3, C_out) of the three features, and a shift.
+
+        In evaluation the batch norm is folded into them; what it adds is the shift (C_out,).
+        """
         weight = torch.stack([conv.conv3.weight.flatten(1) for conv in self.convs], dim=1)
-        return weight, torch.stack([conv.conv3.bias for conv in self.convs])
+        bias = torch.stack([conv.conv3.bias for conv in self.convs])
+        if self.training:
+            return weight, bias, torch.zeros_like(bias[0])
+        scale, shift = affine([self.bn])
+        return weight * scale.view(-1, 1, 1), bias * scale, shift
 
     def _relation(self) -> tuple[Tensor, Tensor]:
         """Return weights (6R, C_in) and biases (6R,) of phi and psi of the three subsets."""

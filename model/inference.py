@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.aggregation import NUM_SUBSET
 from model.threads import map_shares
 
 Weights = TypeVar("Weights")
@@ -134,8 +135,8 @@ class _Memory:
         width = max(len(graph.bias) for graph in graphs)
         size = v * t * width
         sizes = {
-            "a": 3 * width * v * v,
-            "f": 3 * size,
+            "a": NUM_SUBSET * width * v * v,
+            "f": NUM_SUBSET * size,
             "sum": size,
             "graph": samples * size,
             "reduced": samples * size,
@@ -145,7 +146,7 @@ class _Memory:
         self._flat = {name: graphs[0].features.new_empty(size) for name, size in sizes.items()}
         self.relations = []
         for graph in graphs:
-            relations = graph.lift.new_ones((samples, 3, graph.lift.shape[2], v, v))
+            relations = graph.lift.new_ones((samples, *graph.lift.shape[::2], v, v))
             relations[:, :, -1] = graph.adjacency
             self.relations.append(relations)
         self._turn = False
@@ -164,20 +165,20 @@ def _graph(graph: FoldedGraph, x: Tensor, v: int, memory: _Memory, number: int) 
     """Return ReLU(graph unit) of rows (n, V*T, C_in), (n, V*T, C)."""
     n, rows, _ = x.shape
     c, t = len(graph.bias), rows // v
-    a, f = memory("a", c, 3, v * v), memory("f", 3 * c, rows)
+    a, f = memory("a", c, NUM_SUBSET, v * v), memory("f", NUM_SUBSET * c, rows)
     total, z = memory("sum", c, v, t), memory("graph", n, rows, c)
     relations = memory.relations[number][:n]
     means = x.view(n, v, t, -1).sum(2).mul_(1 / t)
     both = torch.addmm(graph.relation_bias, means.flatten(0, 1), graph.relation.t())
-    phi, psi = both.view(n, v, 2, 3, -1).permute(2, 0, 3, 4, 1).unbind()
+    phi, psi = both.view(n, v, 2, NUM_SUBSET, -1).permute(2, 0, 3, 4, 1).unbind()
     torch.sub(phi.unsqueeze(-2), psi.unsqueeze(-1), out=relations[:, :, :-2]).tanh_()
     sums = relations.sum(3).permute(0, 3, 1, 2).reshape(n * v, -1)
     offsets = torch.addmm(graph.bias, sums, graph.features_bias.t()).view(n, v, c)
     for sample, relation, offset, target in zip(x, relations, offsets, z, strict=True):
         torch.bmm(graph.lift, relation.flatten(2), out=a.transpose(0, 1))
         torch.mm(graph.features, sample.t(), out=f)
-        topology = a.view(c, 3 * v, v).transpose(1, 2)
-        torch.baddbmm(offset.t().unsqueeze(2), topology, f.view(c, 3 * v, t), out=total)
+        topology = a.view(c, -1, v).transpose(1, 2)
+        torch.baddbmm(offset.t().unsqueeze(2), topology, f.view(c, -1, t), out=total)
         target.copy_(total.view(c, rows).t())
     if graph.residual is None:
         z.add_(x)

@@ -115,15 +115,10 @@ def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> li
         for name, p in parameters.items()
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
     ]
-    mistyped = {
-        name: _type_fault(parameters[name].annotation, value)
-        for name, value in arguments.items()
-        if name in parameters
-    }
     faults += [
-        f"{key}.{name}: {arguments[name]!r:.80}: {fault}"
-        for name, fault in mistyped.items()
-        if fault
+        f"{key}.{name}: {value!r:.80}: {fault}"
+        for name, value in arguments.items()
+        if name in parameters and (fault := _type_fault(parameters[name].annotation, value))
     ]
     return faults
 
