@@ -20,15 +20,16 @@ Memory order: x and z are channels-last, (V, T, C); f is (C, 3, V, T) and a is (
 the sum over k and v is one product a channel, without a copy.
 """
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
-from model.threads import batch_slices, map_shares
+from model.threads import map_shares
 
 NUM_SUBSET = 3
 
@@ -59,16 +60,36 @@ def aggregate(
     """
     device = x.device.type
     arguments = [_rows(x), weight, lift, relations, offset]
-    keep = torch.is_grad_enabled() and not recompute
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         arguments = [argument.to(dtype) for argument in arguments]
     with torch.autocast(device, enabled=False):
-        z = _Aggregate.apply(*arguments, keep)
+        if device == "cpu":
+            z = _Aggregate.apply(*arguments, torch.is_grad_enabled() and not recompute)
+        else:
+            run = partial(checkpoint, at_once, use_reentrant=False) if recompute else at_once
+            z = run(*arguments)
     return z.unflatten(1, (x.shape[2], -1)).permute(0, 3, 1, 2)
 
 
+def at_once(
+    rows: Tensor, weight: Tensor, lift: Tensor, relations: Tensor, offset: Tensor
+) -> Tensor:
+    """Return z as rows (N, V*T, C), for all samples at once: outside the CPU.
+
+    Args:
+        rows: (N, V*T, C_in); the others as in ``aggregate``.
+    """
+    n, c, v = offset.shape
+    a = torch.matmul(lift, relations.flatten(3)).transpose(1, 2).reshape(n * c, -1, v)
+    f = torch.matmul(weight, rows.transpose(1, 2)).view(n * c, NUM_SUBSET * v, -1)
+    z = torch.baddbmm(offset.reshape(n * c, v, 1), a.transpose(1, 2), f)
+    return z.view(n, c, -1).transpose(1, 2).contiguous()
+
+
 class _Aggregate(torch.autograd.Function):
+    """z as rows (N, V*T, C), sample after sample, each in memory that the one before has used."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -79,23 +100,27 @@ class _Aggregate(torch.autograd.Function):
         offset: Tensor,
         keep: bool,
     ) -> Tensor:
-        v = relations.shape[-1]
-        relations = relations.flatten(3)
         ctx.save_for_backward(rows, weight, lift, relations)
-        ctx.features = {}
-        z = rows.new_empty((*rows.shape[:2], lift.shape[1]))
+        c, v = offset.shape[1:]
+        z = rows.new_empty((*rows.shape[:2], c))
+        samples = zip(
+            rows.transpose(1, 2), relations.flatten(3), offset.unsqueeze(3), z, strict=True
+        )
 
-        def work(parts: Sequence[slice]) -> None:
-            a, f, total = (_scratch(rows[parts[0]], lift, v, kind) for kind in ("a", "f", "z"))
-            for part in parts:
+        def work(samples: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+            scratch = _Scratch(rows, c, v)
+            kept = []
+            for x, relation, shift, target in samples:
                 if keep:
-                    f = ctx.features[part.start] = torch.empty_like(f)
-                _topology(lift, relations[part], a)
-                _features(rows[part], weight, f)
-                torch.baddbmm(offset[part].reshape(-1, v, 1), a.transpose(1, 2), f, out=total)
-                _write_transposed(z[part], total.view(-1, *z.shape[:0:-1]))
+                    scratch.renew_features()
+                    kept.append(scratch.f)
+                torch.bmm(lift, relation, out=scratch.a_of_subsets)
+                torch.mm(weight, x, out=scratch.f_rows)
+                torch.baddbmm(shift, scratch.a_transposed, scratch.f, out=scratch.z)
+                target.copy_(scratch.z_rows)
+            return kept
 
-        map_shares(work, batch_slices(rows, 1), rows.device)
+        ctx.features = [f for kept in map_shares(work, list(samples), rows.device) for f in kept]
         return z
 
     @staticmethod
@@ -103,94 +128,72 @@ class _Aggregate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, lift, relations = ctx.saved_tensors
         (dz,) = gradients
-        v = math.isqrt(relations.shape[-1])
+        c, v = lift.shape[1], relations.shape[-1]
         drows, drelations = torch.empty_like(rows), torch.empty_like(relations)
-        doffset = rows.new_empty((len(rows), lift.shape[1], v))
+        doffset = dz.unflatten(1, (v, -1)).sum(2).transpose(1, 2)
         exact = torch.promote_types(rows.dtype, torch.float32)
+        samples = zip(
+            rows,
+            relations.flatten(3),
+            dz.transpose(1, 2),
+            drows,
+            drelations.flatten(3),
+            strict=True,
+        )
+        features, ctx.features = ctx.features, []
 
-        def work(parts: Sequence[slice]) -> tuple[Tensor, Tensor]:
+        def work(numbered: Sequence[tuple[int, tuple[Tensor, ...]]]) -> tuple[Tensor, Tensor]:
             dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
-            a, f, g = (_scratch(rows[parts[0]], lift, v, kind) for kind in ("a", "f", "z"))
-            da, df = torch.empty_like(a), torch.empty_like(f)
-            for part in parts:
-                _topology(lift, relations[part], a)
-                if part.start in ctx.features:
-                    f = ctx.features.pop(part.start)
+            scratch, gradient = _Scratch(rows, c, v), _Scratch(rows, c, v)
+            lift_transposed = lift.transpose(1, 2)
+            for number, (x, relation, dz, dx, drelation) in numbered:
+                torch.bmm(lift, relation, out=scratch.a_of_subsets)
+                if features:
+                    f, features[number] = features[number], None
                 else:
-                    _features(rows[part], weight, f)
-                _write_transposed(g.view(-1, *dz.shape[:0:-1]), dz[part])
-                doffset[part] = g.sum(-1).view(doffset[part].shape)
-                torch.bmm(f, g.transpose(1, 2), out=da)
-                torch.bmm(a, g, out=df)
-                dlift += _topology_backward(da, lift, relations[part], drelations[part])
-                dweight += _features_backward(df, rows[part], weight, drows[part])
+                    f = scratch.f
+                    torch.mm(weight, x.t(), out=scratch.f_rows)
+                gradient.z.view(c, -1).copy_(dz)
+                torch.bmm(f, gradient.z_transposed, out=gradient.a)
+                torch.bmm(scratch.a, gradient.z, out=gradient.f)
+                torch.bmm(lift_transposed, gradient.a_of_subsets, out=drelation)
+                dlift += torch.bmm(gradient.a_of_subsets, relation.transpose(1, 2))
+                torch.mm(gradient.f_rows.t(), weight, out=dx)
+                dweight += torch.mm(gradient.f_rows, x)
             return dweight, dlift
 
-        shares = map_shares(work, batch_slices(rows, 1), rows.device)
+        shares = map_shares(work, list(enumerate(samples)), rows.device)
         dweight, dlift = (sum(share).to(rows.dtype) for share in zip(*shares, strict=True))
-        return drows, dweight, dlift, drelations.unflatten(3, (v, v)), doffset, None
+        return drows, dweight, dlift, drelations, doffset, None
+
+
+class _Scratch:
+    """Memory for a (C, 3V, V), f (C, 3V, T) and z (C, V, T) of one sample, and views of it.
+
+    It is used again for sample after sample, so that it stays in the cache.
+
+    Args:
+        rows: (N, V*T, C_in), of the type that is wanted.
+    """
+
+    def __init__(self, rows: Tensor, c: int, v: int) -> None:
+        t = rows.shape[1] // v
+        self.a = rows.new_empty((c, NUM_SUBSET * v, v))
+        self.a_of_subsets = self.a.view(c, NUM_SUBSET, v * v).transpose(0, 1)
+        self.a_transposed = self.a.transpose(1, 2)
+        self._features = rows.new_empty, (c, NUM_SUBSET * v, t)
+        self.renew_features()
+        self.z = rows.new_empty((c, v, t))
+        self.z_transposed = self.z.transpose(1, 2)
+        self.z_rows = self.z.view(c, v * t).t()
+
+    def renew_features(self) -> None:
+        """Take new memory for f: what was there is kept."""
+        new, shape = self._features
+        self.f = new(shape)
+        self.f_rows = self.f.view(NUM_SUBSET * shape[0], -1)
 
 
 def _rows(x: Tensor) -> Tensor:
     """Return maps (N, C, V, T) as rows (N, V*T, C), without a copy if they are channels-last."""
     return x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _scratch(rows: Tensor, lift: Tensor, v: int, kind: str) -> Tensor:
-    """Return memory for a (n*C, 3V, V), f (n*C, 3V, T) or z (n*C, V, T) of samples (n, V*T, C_in).
-
-    It is used again for sample after sample, so that it stays in the cache.
-    """
-    frames = rows.shape[1] // v
-    shape = {"a": (NUM_SUBSET * v, v), "f": (NUM_SUBSET * v, frames), "z": (v, frames)}[kind]
-    return rows.new_empty((len(rows) * lift.shape[1], *shape))
-
-
-def _write_transposed(target: Tensor, x: Tensor) -> None:
-    """Copy x (n, a, b) to (n, b, a).
-
-    Single samples are copied as matrices, which torch transposes in tiles, several times faster.
-    """
-    if len(x) == 1:
-        target[0].copy_(x[0].t())
-    else:
-        target.copy_(x.transpose(1, 2))
-
-
-def _topology(lift: Tensor, relations: Tensor, a: Tensor) -> None:
-    """Write a of relations (n, 3, R', V*V), (n*C, 3V, V)."""
-    a = a.view(len(relations), lift.shape[1], NUM_SUBSET, -1)
-    if len(relations) == 1:
-        torch.bmm(lift, relations[0], out=a[0].transpose(0, 1))
-    else:
-        a.copy_(torch.matmul(lift, relations).transpose(1, 2))
-
-
-def _topology_backward(da: Tensor, lift: Tensor, relations: Tensor, drelations: Tensor) -> Tensor:
-    """Return the gradient of L, write that of relations (n, 3, R', V*V), from a's, (n*C, 3V, V)."""
-    da = da.view(len(relations), lift.shape[1], NUM_SUBSET, -1).transpose(1, 2)
-    if len(relations) == 1:
-        torch.bmm(lift.transpose(1, 2), da[0], out=drelations[0])
-        return torch.bmm(da[0], relations[0].transpose(1, 2))
-    drelations.copy_(torch.matmul(lift.transpose(1, 2), da))
-    return torch.matmul(da, relations.transpose(2, 3)).sum(0)
-
-
-def _features(rows: Tensor, weight: Tensor, f: Tensor) -> None:
-    """Write f = W x of rows (n, V*T, C_in), (n*C, 3V, T)."""
-    f = f.view(len(rows), len(weight), -1)
-    if len(rows) == 1:
-        torch.mm(weight, rows[0].t(), out=f[0])
-    else:
-        f.copy_(torch.matmul(weight, rows.transpose(1, 2)))
-
-
-def _features_backward(df: Tensor, rows: Tensor, weight: Tensor, drows: Tensor) -> Tensor:
-    """Return the gradient of W (3C, C_in), write that of rows (n, V*T, C_in), from that of f."""
-    df = df.view(len(rows), len(weight), -1)
-    if len(rows) == 1:
-        torch.mm(df[0].t(), weight, out=drows[0])
-        return torch.mm(df[0], rows[0])
-    flat = df.transpose(1, 2).flatten(0, 1)
-    drows.copy_((flat @ weight).view(rows.shape))
-    return flat.t() @ rows.flatten(0, 1)

@@ -21,6 +21,7 @@ from model.aggregation import NUM_SUBSET, aggregate
 from model.errors import ModelError
 from model.inference import FoldedBlock, FoldedGraph, FoldedTemporal, run_blocks
 from model.normalization import affine, convolve_and_normalize, fold, join, normalize
+from model.shares import call_on_shares, share_out
 
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
@@ -411,20 +412,28 @@ class Backbone(nn.Module):
         Raises:
             ModelError: the input has other dimensions, channels, joints or persons.
         """
+        shares = self.feature_shares(x)
+        return shares[0] if len(shares) == 1 else torch.cat(shares)
+
+    def feature_shares(self, x: Tensor) -> list[Tensor]:
+        """Return what ``forward_features`` does, in shares of the batch (see ``model.shares``)."""
         x = self._checked(x)
         n, c, t, v, m = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
-        x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.data_bn(x).view(n, m, v, c, t).transpose(2, 3)
         blocks: list[Any] = [self.get_submodule(name) for name in self.block_names]
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or _hooked(blocks):
-            for block in blocks:
-                x = block(x)
+        whole = torch.compiler.is_compiling() or _hooked(blocks)
+        shares = [
+            share.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            for share in ([x] if whole else share_out(x))
+        ]
+        if whole or self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            shares = call_on_shares(nn.Sequential(*blocks), shares)
         else:
             half = torch.is_autocast_enabled("cpu")
             dtype = torch.get_autocast_dtype("cpu") if half else x.dtype
-            x = run_blocks([block.fold().to(dtype) for block in blocks], x)
-        return x.unflatten(0, (n, m))
+            shares = [run_blocks([block.fold().to(dtype) for block in blocks], *shares)]
+        return [share.unflatten(0, (-1, m)) for share in shares]
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return the input as (N, C, T, V, M)."""
@@ -441,9 +450,12 @@ class Backbone(nn.Module):
 
 
 def _hooked(blocks: Sequence[nn.Module]) -> bool:
-    """Whether somebody listens inside: hooks are called by modules, not by folded weights."""
-    modules = (module for block in blocks for module in block.modules())
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    """Whether somebody listens inside: hooks are for modules called here, with the whole batch."""
+    modules = [module for block in blocks for module in block.modules()]
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for module in modules for name in hooks) or any(
+        parameter._backward_hooks for module in modules for parameter in module.parameters(False)
+    )
 
 
 def _init_convolution(conv: nn.Conv2d) -> None:

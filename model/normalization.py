@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from model.shares import combine, in_share, is_first
 from model.threads import batch_slices, map_shares
 
 GROUPS = 16
-CACHED_BYTES = 1 << 20
+CACHED_BYTES = 1 << 21
 """Size of a map that stays in the cache of one core with what is made from it."""
 MOMENTUM = 0.1
 """Weight of the newest batch in running statistics: torch's default, as published."""
@@ -41,7 +42,8 @@ def normalize(
 ) -> tuple[Tensor, ...]:
     """Concatenate maps, batch-normalise, add a residual, apply ReLU, split: each where asked.
 
-    In training mode the running statistics are updated.
+    In training mode the running statistics are updated. In a share of a batch the statistics are
+    those of the whole (``model.shares``), and the maps' memory is used for their gradients.
 
     Args:
         parts: (N, C_i, V, T) each, channels-last for speed.
@@ -62,15 +64,19 @@ def normalize(
         y = y if residual is None else y.add_(residual)
         return (F.relu_(y) if relu else y).chunk(pieces, dim=1)
     *maps, mean, var = _Normalize.apply(weight, bias, eps, relu, pieces, residual, *parts)
-    with torch.no_grad():
-        count = parts[0].numel() // parts[0].shape[1]
-        unbiased = var * (count / max(count - 1, 1))
-        widths = [bn.num_features for bn in norms]
-        for bn, m, v in zip(norms, mean.split(widths), unbiased.split(widths), strict=True):
-            bn.get_buffer("running_mean").lerp_(m, MOMENTUM)
-            bn.get_buffer("running_var").lerp_(v, MOMENTUM)
-            bn.get_buffer("num_batches_tracked").add_(1)
+    if is_first():
+        _track(norms, mean, var)
     return tuple(maps)
+
+
+@torch.no_grad()
+def _track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor) -> None:
+    """Let the running statistics follow a batch's mean and unbiased variance (C,)."""
+    widths = [bn.num_features for bn in norms]
+    for bn, m, v in zip(norms, mean.split(widths), var.split(widths), strict=True):
+        bn.get_buffer("running_mean").lerp_(m, MOMENTUM)
+        bn.get_buffer("running_var").lerp_(v, MOMENTUM)
+        bn.get_buffer("num_batches_tracked").add_(1)
 
 
 def join(parts: Sequence[Tensor], residual: Tensor | None) -> Tensor:
@@ -116,7 +122,10 @@ def fold(weight: Tensor, bias: Tensor, norms: Sequence[nn.BatchNorm2d]) -> tuple
 
 
 class _Normalize(torch.autograd.Function):
-    """What ``normalize`` does with the statistics of the batch; also returns them, (C,) each."""
+    """What ``normalize`` does with the statistics of the batch.
+
+    Also returns its mean and unbiased variance, (C,) each.
+    """
 
     @staticmethod
     def forward(
@@ -130,26 +139,29 @@ class _Normalize(torch.autograd.Function):
         *parts: Tensor,
     ) -> tuple[Tensor, ...]:
         parts = tuple(x.contiguous(memory_format=torch.channels_last) for x in parts)
-        mean, var = (torch.cat(s) for s in zip(*map(_statistics, parts), strict=True))
-        widths = [x.shape[1] for x in parts]
-        columns = [c.split(widths) for c in (weight, bias, mean, var)]
-        maps = _maps(parts, pieces)
+        mean, var, ctx.count = _statistics(parts)
+        maps = _maps(parts[0], len(weight), pieces)
 
         def work(slices: Sequence[slice]) -> None:
             for part in slices:
-                y = [
-                    torch.native_batch_norm(x[part], w, b, m, s, False, 0.0, eps)[0]
-                    for x, w, b, m, s in zip(parts, *columns, strict=True)
-                ]
-                _finish(y, part, residual, maps, relu=relu)
+                x = parts[0][part] if len(parts) == 1 else torch.cat([x[part] for x in parts], 1)
+                y = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
+                if residual is not None:
+                    y.add_(residual[part])
+                for target, piece in zip(maps, y.chunk(pieces, dim=1), strict=True):
+                    if relu:
+                        torch.clamp_min(piece, 0, out=target[part])
+                    else:
+                        target[part] = piece
 
         map_shares(work, batch_slices(maps[0], CACHED_BYTES // pieces), weight.device)
         ctx.eps, ctx.relu, ctx.pieces = eps, relu, pieces
         ctx.residual_dtype = None if residual is None else residual.dtype
         kept = maps if relu else []
         ctx.save_for_backward(weight, mean, torch.rsqrt(var + eps), *kept, *parts)
-        ctx.mark_non_differentiable(mean, var)
-        return (*maps, mean, var)
+        unbiased = var * (ctx.count / max(ctx.count - 1, 1))
+        ctx.mark_non_differentiable(mean, unbiased)
+        return (*maps, mean, unbiased)
 
     @staticmethod
     @once_differentiable
@@ -163,66 +175,100 @@ class _Normalize(torch.autograd.Function):
         g = gs[0] if len(gs) == 1 else torch.cat(gs, dim=1)
         parts = saved[len(gs) if ctx.relu else 0 :]
         widths = [x.shape[1] for x in parts]
-        columns = [c.split(widths) for c in (weight, mean, inverse_deviation)]
+        dys = [dy.contiguous(memory_format=torch.channels_last) for dy in g.split(widths, dim=1)]
+        columns = zip(*(c.split(widths) for c in (weight, mean, inverse_deviation)), strict=True)
+        whole = not in_share()
         found = [
             torch.ops.aten.native_batch_norm_backward(
-                own.contiguous(memory_format=torch.channels_last),
-                x,
-                w,
-                None,
-                None,
-                m,
-                deviation,
-                True,
-                ctx.eps,
-                [True, True, True],
+                dy, x, w, None, None, m, s, True, ctx.eps, [whole, True, True]
             )
-            for own, x, w, m, deviation in zip(g.split(widths, dim=1), parts, *columns, strict=True)
+            for dy, x, (w, m, s) in zip(dys, parts, columns, strict=True)
         ]
-        dparts, dweight, dbias = zip(*found, strict=True)
+        dparts, *sums = zip(*found, strict=True)
+        dweight, dbias = map(torch.cat, sums)
+        if not whole:
+            line = _gradient_line(weight, mean, inverse_deviation, dweight, dbias, ctx.count)
+            columns = zip(*(c.split(widths) for c in line), strict=True)
+            for dy, x, column in zip(dys, parts, columns, strict=True):
+                _write_gradient(dy, x, *column)
+            dparts = parts
         dresidual = None if ctx.residual_dtype is None else g.to(ctx.residual_dtype)
-        return torch.cat(dweight), torch.cat(dbias), None, None, None, dresidual, *dparts
+        return dweight, dbias, None, None, None, dresidual, *dparts
 
 
-def _maps(parts: Sequence[Tensor], pieces: int) -> list[Tensor]:
-    """Return new maps, channels-last, that together are as wide as the parts."""
-    first = parts[0]
-    width = sum(x.shape[1] for x in parts) // pieces
+def _gradient_line(
+    weight: Tensor,
+    mean: Tensor,
+    inverse_deviation: Tensor,
+    dweight: Tensor,
+    dbias: Tensor,
+    count: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a, b, c and mean, (C,) each, of dx = a dy + b (x - mean) + c in a share of a batch.
+
+    With x^ = (x - mean) / deviation, and means over the ``count`` rows of the whole batch,
+
+        dx = weight / deviation (dy - mean of dy - x^ mean of (dy x^))
+
+    and the sums of dy and of dy x^ over a share are its gradients of bias and weight.
+    """
+
+    def join(shares: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean_product, mean_dy = (sum(share) / count for share in zip(*shares, strict=True))
+        a = weight * inverse_deviation
+        return a, -a * inverse_deviation * mean_product, -a * mean_dy, mean
+
+    return combine((dweight, dbias), join)
+
+
+def _write_gradient(dy: Tensor, x: Tensor, a: Tensor, b: Tensor, c: Tensor, mean: Tensor) -> None:
+    """Overwrite the map x with its gradient, a dy + b (x - mean) + c."""
+    for part in batch_slices(x, CACHED_BYTES):
+        line = _affine(x[part], b, c, mean)
+        if a.dtype == x.dtype:
+            torch.addcmul(line, dy[part], a.view(-1, 1, 1), out=x[part])
+        else:  # in the map's precision a would be too coarse
+            zero = torch.zeros_like(mean)
+            torch.add(line, _affine(dy[part], a, zero, zero), out=x[part])
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor) -> Tensor:
+    """Return weight (x - mean) + bias, by channels, with torch's kernel for batch norms."""
+    var = torch.ones_like(mean)
+    return torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, 0.0)[0]
+
+
+def _maps(like: Tensor, channels: int, pieces: int) -> list[Tensor]:
+    """Return new maps, channels-last, that together have ``channels``, else like the given one."""
+    shape = (len(like), channels // pieces, *like.shape[2:])
     return [
-        torch.empty(
-            (len(first), width, *first.shape[2:]),
-            dtype=first.dtype,
-            device=first.device,
-            memory_format=torch.channels_last,
-        )
+        torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
         for _ in range(pieces)
     ]
 
 
-def _finish(
-    y: list[Tensor], part: slice, residual: Tensor | None, maps: list[Tensor], *, relu: bool
-) -> None:
-    """Concatenate some samples' maps, add their residual, apply ReLU; split into ``maps[part]``."""
-    z = y[0] if len(y) == 1 else torch.cat(y, dim=1)
-    if residual is not None:
-        z.add_(residual[part])
-    for target, piece in zip(maps, z.chunk(len(maps), dim=1), strict=True):
-        if relu:
-            torch.clamp_min(piece, 0, out=target[part])
-        else:
-            target[part] = piece
+def _statistics(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Return mean and biased variance of each channel, in the parameters' precision, and the rows.
 
+    Of the whole batch, also where there is but a share of it here.
+    """
+    count = parts[0].numel() // parts[0].shape[1]
+    groups = math.gcd(GROUPS, count)
+    own = []
+    for x in parts:
+        channels = groups * x.shape[1]
+        rows = x.permute(0, 2, 3, 1).reshape(1, -1, 1, channels).permute(0, 3, 1, 2)
+        found = torch.batch_norm_update_stats(rows, None, None, 0.0)
+        own.append(torch.stack(found).view(2, groups, -1))
+    dtype = torch.promote_types(parts[0].dtype, torch.float32)
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance of each channel, in the parameters' precision."""
-    channels = x.shape[1]
-    groups = math.gcd(GROUPS, x.numel() // channels)
-    rows = x.permute(0, 2, 3, 1).reshape(1, -1, 1, groups * channels).permute(0, 3, 1, 2)
-    means, variances = (
-        part.double().view(groups, channels)
-        for part in torch.batch_norm_update_stats(rows, None, None, 0.0)
-    )
-    mean = means.mean(0)
-    var = (variances + (means - mean).square()).mean(0)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return mean.to(dtype), var.to(dtype)
+    def join(shares: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+        groups, counts = zip(*shares, strict=True)
+        means, variances = torch.cat(groups, dim=1).double()
+        sizes = [count / len(own[0]) for own, count in shares for _ in own[0]]
+        weights = means.new_tensor(sizes).unsqueeze(1) / sum(counts)
+        mean = (means * weights).sum(0)
+        var = ((variances + (means - mean).square()) * weights).sum(0)
+        return mean.to(dtype), var.to(dtype), sum(counts)
+
+    return combine((torch.cat(own, dim=2), count), join)

@@ -49,7 +49,7 @@ def map_shares(
         ):
             return work(share)
 
-    return list(_pool(count).map(run, shares))
+    return list(pool(count).map(run, shares))
 
 
 def batch_slices(x: Tensor, size: int) -> list[slice]:
@@ -62,7 +62,7 @@ def batch_slices(x: Tensor, size: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
-def _pool(count: int) -> ThreadPoolExecutor:
+def pool(count: int) -> ThreadPoolExecutor:
     """Return ``count`` threads in which torch uses no further ones."""
     if count not in _pools:
         started = threading.Barrier(count)

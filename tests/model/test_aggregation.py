@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.aggregation import aggregate
+from model.aggregation import aggregate, at_once
 
 
 def arguments(dtype: torch.dtype, samples: int = 3, channels: int = 16) -> list[torch.Tensor]:
@@ -44,6 +44,18 @@ def test_values_and_gradients(dtype: torch.dtype, limit: float, channels: int) -
     pairs = [(z, expected), *zip(gradients, expected_gradients, strict=True)]
     for actual, wanted in pairs:
         assert (actual.double() - wanted).abs().max() < limit * wanted.abs().max()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_all_samples_at_once_are_the_same_as_one_by_one(recompute: bool) -> None:
+    x, *others = arguments(torch.float64)
+    rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+    z, expected = at_once(rows, *others), aggregate(x, *others, recompute=recompute)
+    expected = expected.permute(0, 2, 3, 1).flatten(1, 2)
+    torch.testing.assert_close(z, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(z)
+    found = [torch.autograd.grad(y, [x, *others], direction) for y in (z, expected)]
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
 
 
 def test_gradcheck() -> None:

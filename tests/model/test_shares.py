@@ -1,0 +1,232 @@
+"""Training in shares of a batch: the same as on the whole, by every number of threads."""
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model import shares as shares_module
+from model.classifier import Model
+from model.normalization import normalize
+from model.shares import call_on_shares, combine, in_share, is_first, share_out
+from model.threads import pool
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads; it is set back afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def small_model(**options) -> Model:
+    torch.manual_seed(0)
+    options = {"channels": (16, 32, 32), "stride": (1, 2, 1), **options}
+    return Model(4, 20, 2, "graph.ucla.Graph", **options).double()
+
+
+def train_step(model: Model, x: Tensor, *, half: bool = False) -> dict[str, Tensor]:
+    """Return logits, gradients and running statistics of one step."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = model(x)
+        loss = nn.functional.cross_entropy(logits, torch.arange(len(x)) % 4)
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    return {"logits": logits.detach(), **gradients, **buffers}
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "average"}, {"recompute": True}])
+@pytest.mark.parametrize("samples", [6, 13])
+def test_threads_change_nothing_but_rounding(threads, samples: int, options: dict) -> None:
+    x = torch.randn(samples, 3, 12, 20, 2, dtype=torch.float64)
+    threads(1)
+    expected = train_step(small_model(**options), x)
+    for count in (2, 3):
+        threads(count)
+        assert len(share_out(x)) == count
+        found = train_step(small_model(**options), x)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11, msg=name)
+    assert found["l1.gcn1.bn.num_batches_tracked"] == 1
+
+
+def test_the_same_threads_give_the_same_bits(threads) -> None:
+    threads(2)
+    x = torch.randn(8, 3, 12, 20, 2)
+    first, second = (train_step(small_model().float(), x) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_frozen_parameters_have_no_gradient(threads) -> None:
+    threads(2)
+    model = small_model(freeze_koopman=True)
+    model.l1.requires_grad_(False)
+    model.data_bn.requires_grad_(False)
+    found = train_step(model, torch.randn(4, 3, 12, 20, 2, dtype=torch.float64))
+    assert "l1.gcn1.PA" not in found
+    assert "K" not in found
+    assert found["l2.gcn1.PA"].abs().sum() > 0
+
+
+def test_autocast_reaches_the_shares(threads) -> None:
+    x = torch.randn(8, 3, 12, 20, 2)
+    threads(2)
+    model = small_model().float()
+    assert model.forward_features(x).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.forward_features(x).dtype == torch.bfloat16
+    exact, half = train_step(small_model().float(), x), train_step(model, x, half=True)
+    name = "l3.tcn1.branches.3.0.weight"
+    assert half[name].dtype == torch.float32
+    assert (half[name] - exact[name]).norm() < 0.1 * exact[name].norm()
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward", "parameter"])
+def test_hooks_inside_see_the_whole_batch(threads, kind: str) -> None:
+    threads(2)
+    model, seen = small_model(), []
+    if kind == "forward":
+        model.l2.tcn1.register_forward_hook(lambda module, given, result: seen.append(len(result)))
+    elif kind == "backward":
+        model.l2.tcn1.register_full_backward_hook(lambda module, dx, dy: seen.append(len(dy[0])))
+    else:
+        model.l2.gcn1.PA.register_hook(lambda gradient: seen.append(8))
+    train_step(model, torch.randn(4, 3, 12, 20, 2, dtype=torch.float64))
+    assert seen == [8]
+
+
+def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads) -> None:
+    threads(2)
+    x = torch.zeros(6, 1)
+    assert [len(share) for share in share_out(x)] == [3, 3]
+    assert len(share_out(x[:5])) == 1  # one thread would wait for the other
+    assert [len(share) for share in share_out(torch.zeros(9, 1))] == [5, 4]
+    assert len(share_out(x.to("meta"))) == 1
+    with torch.no_grad():
+        assert len(share_out(x)) == 1
+    threads(9)
+    assert len(share_out(torch.zeros(90, 1))) == 1
+
+
+class Probe(nn.Module):
+    """Does something in every share."""
+
+    def __init__(self, work) -> None:
+        super().__init__()
+        self.work = work
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.work(x)
+
+
+def test_values_are_joined_once_in_the_order_of_the_shares() -> None:
+    calls = []
+
+    def join(values):
+        calls.append(values)
+        return sum(values)
+
+    def work(x: Tensor) -> Tensor:
+        assert in_share()
+        assert torch.get_num_threads() == 1
+        total = [combine(x.item() * 10**i, join) for i in range(3)]
+        return x * total[2] + is_first()
+
+    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2, 3)]
+    found = call_on_shares(Probe(work), shares)
+    assert calls == [[1, 2, 3], [10, 20, 30], [100, 200, 300]]
+    assert [y.item() for y in found] == [601, 1200, 1800]
+    sum(found).backward()
+    assert [x.grad.item() for x in shares] == [600] * 3
+    assert not in_share()
+    assert combine(5, list) == [5]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_fails_in_a_share_is_raised_and_holds_up_nobody(failing: int) -> None:
+    def work(x: Tensor) -> Tensor:
+        if x.item() == failing:
+            raise ValueError("this share fails")
+        return combine(x, sum)
+
+    shares = [torch.tensor(float(i), requires_grad=True) for i in (0, 1)]
+    with pytest.raises(ValueError, match="this share fails"):
+        call_on_shares(Probe(work), shares)
+    found = call_on_shares(Probe(lambda x: combine(x.detach(), sum) * x), shares)
+    assert [y.item() for y in found] == [0, 1]
+
+
+def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
+    # Two calls of two shares each, of which one of each is under way, would wait for ever.
+    class SlowPool:
+        def submit(self, *given):
+            future = two.submit(*given)
+            time.sleep(0.02)
+            return future
+
+    two = pool(2)
+    monkeypatch.setattr(shares_module, "pool", lambda count: SlowPool())
+    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
+    found = []
+
+    def call() -> None:
+        y = call_on_shares(Probe(lambda x: combine(x.detach(), sum) * x), shares)
+        found.append([share.item() for share in y])
+
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=20)
+    assert found == [[3, 6]] * 3
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
+    total = sum(call_on_shares(Probe(lambda x: x * x), shares))
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        total.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("pieces", "widths"), [(1, (6,)), (3, (6,)), (1, (2, 4))])
+def test_unequal_shares_are_normalised_as_one_batch(dtype, pieces: int, widths) -> None:
+    torch.manual_seed(0)
+    maps = [(3 + 2 * torch.randn(5, width, 3, 4)).to(dtype) for width in widths]
+    residual = torch.randn(5, 6, 3, 4).to(dtype) if pieces == 1 else None
+    direction = torch.randn(5, 6, 3, 4).to(dtype)
+
+    def run(counts: list[int], precision: torch.dtype) -> list[Tensor]:
+        norms = [nn.BatchNorm2d(width) for width in widths]
+        for norm in norms:
+            norm.to(torch.promote_types(precision, torch.float32))
+        given = torch.cat([*maps, *([] if residual is None else [residual])], dim=1)
+        given = given.to(precision).requires_grad_()
+
+        def work(x: Tensor) -> Tensor:
+            parts = [part.clone() for part in x[:, :6].split(widths, dim=1)]
+            own = None if residual is None else x[:, 6:]
+            relu = dtype != torch.bfloat16  # at zero, rounding decides
+            found = normalize(parts, norms, residual=own, relu=relu, pieces=pieces)
+            return torch.cat(found, dim=1)
+
+        probe = Probe(work)
+        probe.norms = nn.ModuleList(norms)
+        y = torch.cat(call_on_shares(probe, given.split(counts)))
+        y.backward(direction.to(precision))
+        statistics = torch.cat([norm.running_mean for norm in norms])
+        variances = torch.cat([norm.running_var for norm in norms])
+        weights = torch.cat([norm.weight.grad for norm in norms])
+        return [y, given.grad, weights, statistics, variances]
+
+    limit = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    pairs = zip(run([2, 3], dtype), run([5], torch.float64), strict=True)
+    for found, expected in pairs:
+        assert (found.double() - expected).norm() < limit * expected.norm()
