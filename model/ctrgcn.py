@@ -195,8 +195,8 @@ class TemporalConvolution(nn.Module):
         }
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride)), without the batch norm."""
-        return F.conv2d(x, self._kernel(), self.conv.bias, **self.options)
+        """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride)), without bias and batch norm."""
+        return F.conv2d(x, self._kernel(), **self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, ceil(T / stride))."""
@@ -262,12 +262,13 @@ class TemporalUnit(nn.Module):
         last, stride = plain[0], (1, self.stride)
         weight, bias, norms = self._reduction()
         if self.training:
-            y = F.conv2d(x, weight, bias)
-            a, b, c = normalize([y], norms, relu=True, pieces=3)
-            d = F.conv2d(x, last.weight, last.bias, stride=stride)
+            y = F.conv2d(x, weight)
+            a, b, c = normalize([y], norms, biases=bias, relu=True, pieces=3)
+            d = F.conv2d(x, last.weight, stride=stride)
             ends = [first[3].convolve(a), second[3].convolve(b), pooled[3](c), d]
             norms = [first[3].bn, second[3].bn, pooled[4], plain[1]]
-            return normalize(ends, norms, residual=residual, relu=True)[0]
+            own = [first[3].conv.bias, second[3].conv.bias, torch.zeros_like(last.bias), last.bias]
+            return normalize(ends, norms, biases=torch.cat(own), residual=residual, relu=True)[0]
         y = convolve_and_normalize(x, weight, bias, norms)
         a, b, c = (F.relu(part) for part in y.chunk(3, dim=1))
         d = convolve_and_normalize(x, last.weight, last.bias, [plain[1]], stride=stride)

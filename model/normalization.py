@@ -36,6 +36,7 @@ def normalize(
     parts: Sequence[Tensor],
     norms: Sequence[nn.BatchNorm2d],
     *,
+    biases: Tensor | None = None,
     residual: Tensor | None = None,
     relu: bool = False,
     pieces: int = 1,
@@ -49,6 +50,10 @@ def normalize(
         parts: (N, C_i, V, T) each, channels-last for speed.
         norms: modules of one mode, with torch's default eps and momentum, for neighbouring ranges
             of the C = sum of C_i channels.
+        biases: (C,), of the convolutions that the maps come from, where they were left out. A norm
+            with the statistics of the batch takes every constant away again: to add them, and to
+            sum their gradients, which are zero, would be two passes over the map for nothing. Only
+            the running means know of them.
         residual: (N, C, V, T).
         pieces: how many maps of equal width to return.
 
@@ -60,12 +65,14 @@ def normalize(
     if not norms[0].training:
         mean = torch.cat([bn.get_buffer("running_mean") for bn in norms])
         var = torch.cat([bn.get_buffer("running_var") for bn in norms])
-        y = F.batch_norm(torch.cat(list(parts), dim=1), mean, var, weight, bias, eps=eps)
+        x = torch.cat(list(parts), dim=1)
+        x = x if biases is None else x + biases.view(-1, 1, 1)
+        y = F.batch_norm(x, mean, var, weight, bias, eps=eps)
         y = y if residual is None else y.add_(residual)
         return (F.relu_(y) if relu else y).chunk(pieces, dim=1)
-    *maps, mean, var = _Normalize.apply(weight, bias, eps, relu, pieces, residual, *parts)
+    *maps, mean, var = _Normalize.apply(weight, bias, biases, eps, relu, pieces, residual, *parts)
     if is_first():
-        _track(norms, mean, var)
+        _track(norms, mean if biases is None else mean + biases, var)
     return tuple(maps)
 
 
@@ -108,7 +115,7 @@ def convolve_and_normalize(
     is no second copy of the model that could grow stale.
     """
     if norms[0].training:
-        return normalize([F.conv2d(x, weight, bias, **options)], norms)[0]
+        return normalize([F.conv2d(x, weight, **options)], norms, biases=bias)[0]
     return F.conv2d(x, *fold(weight, bias, norms), **options)
 
 
@@ -132,6 +139,7 @@ class _Normalize(torch.autograd.Function):
         ctx: Any,
         weight: Tensor,
         bias: Tensor,
+        biases: Tensor | None,
         eps: float,
         relu: bool,
         pieces: int,
@@ -157,6 +165,7 @@ class _Normalize(torch.autograd.Function):
         map_shares(work, batch_slices(maps[0], CACHED_BYTES // pieces), weight.device)
         ctx.eps, ctx.relu, ctx.pieces = eps, relu, pieces
         ctx.residual_dtype = None if residual is None else residual.dtype
+        ctx.biased = biases is not None
         kept = maps if relu else []
         ctx.save_for_backward(weight, mean, torch.rsqrt(var + eps), *kept, *parts)
         unbiased = var * (ctx.count / max(ctx.count - 1, 1))
@@ -193,7 +202,8 @@ class _Normalize(torch.autograd.Function):
                 _write_gradient(dy, x, *column)
             dparts = parts
         dresidual = None if ctx.residual_dtype is None else g.to(ctx.residual_dtype)
-        return dweight, dbias, None, None, None, dresidual, *dparts
+        dbiases = torch.zeros_like(dbias) if ctx.biased else None
+        return dweight, dbias, dbiases, None, None, None, dresidual, *dparts
 
 
 def _gradient_line(

@@ -46,6 +46,30 @@ def test_equals_separate_batch_norms(shape: tuple[int, ...]) -> None:
         assert int(bn.num_batches_tracked) == 1
 
 
+def test_biases_left_out_change_the_running_means_alone() -> None:
+    ours = joint((3, 4))
+    theirs = copies(ours)
+    x = torch.randn(2, 7, 3, 5, dtype=torch.float64, requires_grad=True)
+    biases = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    (y,) = normalize([x], ours, biases=biases)
+    (expected,) = normalize([x + biases.view(-1, 1, 1)], theirs)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    direction = torch.randn_like(y)
+    dx, dbiases = torch.autograd.grad(y, [x, biases], direction)
+    wanted, no = torch.autograd.grad(expected, [x, biases], direction)
+    torch.testing.assert_close(dx, wanted, rtol=1e-11, atol=1e-11)
+    assert not dbiases.any()
+    assert no.abs().max() < 1e-12
+    for bn, twin in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(dict(bn.named_buffers()), dict(twin.named_buffers()))
+        bn.eval()
+    (y,), (expected,) = (
+        normalize([x], ours, biases=biases),
+        normalize([x + biases.view(-1, 1, 1)], ours),
+    )
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_evaluation_uses_running_statistics_and_leaves_them() -> None:
     norms = joint((3, 4))
     normalize([torch.randn(2, 7, 3, 5, dtype=torch.float64)], norms)
