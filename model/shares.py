@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 MAX_SHARES = 8
 """Every thread calls all operations itself, and Python calls one at a time: so many threads at most
 are given shares. (Measured with two; more are left to torch.)"""
+MIN_NUMBERS = 12_000
+"""For inputs of fewer numbers (4,000 joints of 3 coordinates), to meet takes longer than to work."""
 SAMPLES_TO_BE_UNEQUAL = 4
 """With fewer samples a thread, shares must be equal, or some threads would wait for the others."""
 
@@ -72,11 +74,13 @@ def share_out(x: Tensor) -> list[Tensor]:
     """Return the shares of a batch, one for each of torch's threads; or the batch as a whole.
 
     It stays whole where there is nothing to gain: outside the CPU, while no gradients are recorded,
-    within a share, and where there are too many threads for the samples or for Python.
+    within a share, for small inputs, and where there are too many threads for the samples or for
+    Python.
     """
     count = torch.get_num_threads()
-    even = len(x) % count == 0 or len(x) >= SAMPLES_TO_BE_UNEQUAL * count
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or count > MAX_SHARES or not even:
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or x.numel() < MIN_NUMBERS:
+        return [x]
+    if count > MAX_SHARES or (len(x) % count and len(x) < SAMPLES_TO_BE_UNEQUAL * count):
         return [x]
     return list(x.tensor_split(count))
 

@@ -2,10 +2,13 @@
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from model import shares as shares_module
 from model.classifier import Model
@@ -22,13 +25,19 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch) -> None:
+    """Share out small inputs too."""
+    monkeypatch.setattr(shares_module, "MIN_NUMBERS", 0)
+
+
 def small_model(**options) -> Model:
     torch.manual_seed(0)
     options = {"channels": (16, 32, 32), "stride": (1, 2, 1), **options}
     return Model(4, 20, 2, "graph.ucla.Graph", **options).double()
 
 
-def train_step(model: Model, x: Tensor, *, half: bool = False) -> dict[str, Tensor]:
+def train_step(model: nn.Module, x: Tensor, *, half: bool = False) -> dict[str, Tensor]:
     """Return logits, gradients and running statistics of one step."""
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -101,7 +110,7 @@ def test_hooks_inside_see_the_whole_batch(threads, kind: str) -> None:
     assert seen == [8]
 
 
-def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads) -> None:
+def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads, monkeypatch) -> None:
     threads(2)
     x = torch.zeros(6, 1)
     assert [len(share) for share in share_out(x)] == [3, 3]
@@ -112,6 +121,9 @@ def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads) -> None:
         assert len(share_out(x)) == 1
     threads(9)
     assert len(share_out(torch.zeros(90, 1))) == 1
+    threads(2)
+    monkeypatch.setattr(shares_module, "MIN_NUMBERS", 7)
+    assert len(share_out(x)) == 1
 
 
 class Probe(nn.Module):
@@ -185,6 +197,29 @@ def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
     for caller in callers:
         caller.join(timeout=20)
     assert found == [[3, 6]] * 3
+
+
+def ddp_step(rank: int, count: int, folder: Path) -> None:
+    """One step of one of two processes with ``count`` threads; the first writes its gradients."""
+    torch.set_num_threads(count)
+    shares_module.MIN_NUMBERS = 0  # this is a process of its own
+    store = f"file://{folder}/store{count}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    model = small_model()
+    torch.manual_seed(rank)
+    x = torch.randn(4, 3, 12, 20, 2, dtype=torch.float64)
+    found = train_step(DistributedDataParallel(model, gradient_as_bucket_view=True), x)
+    if rank == 0:
+        torch.save(found, folder / f"{count}.pt")
+    dist.destroy_process_group()
+
+
+def test_gradients_of_two_processes_are_exchanged(tmp_path: Path) -> None:
+    for count in (1, 2):
+        torch.multiprocessing.spawn(ddp_step, (count, tmp_path), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{count}.pt", weights_only=True) for count in (1, 2))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
 def test_a_second_backward_pass_is_refused() -> None:
