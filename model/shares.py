@@ -28,7 +28,7 @@ MAX_SHARES = 8
 """Every thread calls all operations itself, and Python calls one at a time: so many threads at most
 are given shares. (Measured with two; more are left to torch.)"""
 MIN_NUMBERS = 12_000
-"""For inputs of fewer numbers (4,000 joints of 3 coordinates), to meet takes longer than to work."""
+"""With fewer numbers in the input (4,000 joints of 3 coordinates), meeting takes more than work."""
 SAMPLES_TO_BE_UNEQUAL = 4
 """With fewer samples a thread, shares must be equal, or some threads would wait for the others."""
 
