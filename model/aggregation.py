@@ -181,17 +181,16 @@ class _Scratch:
         self.a = rows.new_empty((c, NUM_SUBSET * v, v))
         self.a_of_subsets = self.a.view(c, NUM_SUBSET, v * v).transpose(0, 1)
         self.a_transposed = self.a.transpose(1, 2)
-        self._features = rows.new_empty, (c, NUM_SUBSET * v, t)
-        self.renew_features()
+        self._new_features = partial(rows.new_empty, (c, NUM_SUBSET * v, t))
         self.z = rows.new_empty((c, v, t))
         self.z_transposed = self.z.transpose(1, 2)
         self.z_rows = self.z.view(c, v * t).t()
+        self.renew_features()
 
     def renew_features(self) -> None:
         """Take new memory for f: what was there is kept."""
-        new, shape = self._features
-        self.f = new(shape)
-        self.f_rows = self.f.view(NUM_SUBSET * shape[0], -1)
+        self.f = self._new_features()
+        self.f_rows = self.f.view(-1, len(self.z_rows))
 
 
 def _rows(x: Tensor) -> Tensor:

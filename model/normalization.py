@@ -9,8 +9,9 @@ groups' means m_g and variances v_g are joined in float64:
     mean = mean over g of m_g,   var = mean over g of v_g + (m_g - mean)^2
 
 Concatenation, residual, ReLU and splitting, each of which would read and write the whole map again,
-follow on a few samples at a time, which are still in the processor's cache. The rest, and the
-gradient, are torch's kernels.
+follow on a few samples at a time, which are still in the processor's cache. The rest is torch's
+kernels, and so is the gradient of a whole batch; that of a share of it (see ``model.shares``) is
+put together here, from sums over all shares.
 """
 
 import math
