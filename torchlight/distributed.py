@@ -6,6 +6,7 @@ so that it never waits for, or synchronises, a device.
 
 import argparse
 import contextlib
+import gc
 import os
 import time
 import uuid
@@ -16,6 +17,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the process group of the moment of their import as a default, and so keep it
+# alive; DistributedDataParallel would import it later, when there is a group (see ``stop``).
+import torch.distributed.nn.functional
 
 from .errors import PeersMissing, RunFailed, UserError
 from .watch import Watch, is_broken_connection
@@ -267,13 +272,19 @@ def _start_watch(
 
 
 def stop(last_words: str | None = None) -> None:
-    """Leave the process group, if there is one; with ``last_words``, as one that has failed."""
+    """Leave the process group, if there is one; with ``last_words``, as one that has failed.
+
+    A thread of gloo's may still have to let go of the last tensors, for which it needs Python's
+    lock; should the interpreter end meanwhile, it aborts the process. A group waits for its threads
+    when nothing refers to it any more; what did (a parallel model) may be in a reference cycle.
+    """
     global _watch
     if _watch is not None:
         _watch.stop(last_words)
         _watch = None
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _device(wish: str | list[int], local_rank: int) -> torch.device:

@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from torchlight import distributed
+
 STEPS = 8
 WAYS = {"1 process, 2 threads": (1, 2), "2 processes, 1 thread": (2, 1)}
 
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if "RANK" in os.environ:
         _work(options.shape, options.threads, options.amp == "bf16")
+        distributed.stop()
         return 0
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(options.rounds):
@@ -83,7 +86,6 @@ def _work(shape: str, threads: int, half: bool) -> None:
         seconds.append(time.perf_counter() - start)
     if rank == 0:
         print(statistics.median(seconds[1:]))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from model.classifier import Model
 from model.normalization import normalize
 from model.shares import call_on_shares, combine, in_share, is_first, share_out
 from model.threads import pool
+from torchlight import distributed
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def ddp_step(rank: int, count: int, folder: Path) -> None:
     found = train_step(DistributedDataParallel(model, gradient_as_bucket_view=True), x)
     if rank == 0:
         torch.save(found, folder / f"{count}.pt")
-    dist.destroy_process_group()
+    distributed.stop()
 
 
 def test_gradients_of_two_processes_are_exchanged(tmp_path: Path) -> None:
