@@ -1,14 +1,20 @@
 """The training command on NW-UCLA's files: mistakes in the data, and a run on the real set."""
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from launch import ENVIRONMENT, start
 from test_main_training import train
 
+from model import ctrgcn
+from model.shares import call_on_shares
+from torchlight.checkpoint import load_weights
 from torchlight.scores import read_scores
 
 SMALL = {"channels": [8, 8]}
@@ -117,6 +123,41 @@ def test_weights_of_another_model_are_refused(made_up, tmp_path, capsys):
     assert train(made_up[1], tmp_path / "b", *words) == 2
     assert "weights of another model" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_in_shares_goes_on_to_the_same_end(
+    made_up, tmp_path, monkeypatch, number
+):
+    # The batches of other tests are small and stay whole; these go through two threads.
+    words = ["--config", made_up[1], "--train-feeder-args", "window_size=64", "--num-epoch", "3"]
+    words += ["--save-minutes", "0.0005"]
+    monkeypatch.setitem(ENVIRONMENT, "OMP_NUM_THREADS", "2")
+    counts = set()
+
+    def call_and_count(module, shares):
+        counts.add(len(shares))
+        return call_on_shares(module, shares)
+
+    monkeypatch.setattr(ctrgcn, "call_on_shares", call_and_count)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert train(made_up[1], tmp_path / "whole", *words[2:]) == 0
+        process = start("main_multigpu.py", *words, "--work-dir", tmp_path / "cut")
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        os.kill(process.pid, number)
+        process.communicate(timeout=60)
+        assert train(made_up[1], tmp_path / "cut", *words[2:]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert 2 in counts
+    assert "going on from epoch" in (tmp_path / "cut" / "log.txt").read_text()
+    for name in ("best.pt", "runs-3-15.pt"):
+        left, right = (load_weights(tmp_path / work / name) for work in ("whole", "cut"))
+        assert all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.slow
