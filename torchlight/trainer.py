@@ -126,17 +126,18 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the last epoch, from a saved state where there is one, and report."""
-        self._prepare_training()
-        config, position = self.config, self.position
-        with contextlib.closing(self._work_dir), Signals() as self._signals:
-            for epoch in range(position.epoch, config.num_epoch):
-                started = time.monotonic()
-                self._train_epoch(epoch)
-                due = (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.num_epoch
-                if due:
-                    self._validate(epoch)
-                self._end_epoch(epoch, started)
-            self._report()
+        config = self.config
+        with contextlib.closing(self._work_dir):
+            self._prepare_training()
+            with Signals() as self._signals:
+                for epoch in range(self.position.epoch, config.num_epoch):
+                    started = time.monotonic()
+                    self._train_epoch(epoch)
+                    due = (epoch + 1) % config.eval_interval == 0 or epoch + 1 == config.num_epoch
+                    if due:
+                        self._validate(epoch)
+                    self._end_epoch(epoch, started)
+                self._report()
 
     def test(self) -> None:
         """Score the test split with the model as it is, and write the reports."""
