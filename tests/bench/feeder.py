@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from data import ucla
+from data.errors import DataError
 from data.skeletons import UCLA
 from feeders.feeder_ucla import WINDOW, Feeder
 
@@ -111,4 +112,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except DataError as error:
+        sys.exit(f"error: {error}")
