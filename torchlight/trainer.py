@@ -182,7 +182,7 @@ class Trainer:
         if self.world.size == 1:
             return self.model
         devices = [self.world.device] if self.world.device.type == "cuda" else None
-        # A 5 x 1 kernel has several equivalent strides; the copy this warns of is a few kilobytes.
+        # Weights with dimensions of one have several equivalent strides; what is copied is small.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # Buffers are averaged by RunningStatistics, so rank 0's are not sent round.
         with self.world.meeting():
