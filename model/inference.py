@@ -8,7 +8,8 @@ done at each call: there is no second copy of the model that could grow stale. W
 asked for, or a hook waits inside a block, the modules themselves are called instead.
 
 The mathematics are those of ``model.ctrgcn`` and ``model.aggregation``, whose names are used here.
-A feature map of n samples is rows (n, V*T, C), so that 1x1 convolutions are products of matrices.
+Feature maps of n samples are (n, C, V, T), contiguous: so the graph unit's batched product, which
+has a matrix for each channel, writes them without a copy. 1x1 convolutions are matrix products.
 Biases of maps that are added up are added up beforehand.
 """
 
@@ -98,30 +99,30 @@ class FoldedBlock:
 
 
 def run_blocks(blocks: Sequence[FoldedBlock], x: Tensor) -> Tensor:
-    """Map (N, C, V, T), channels-last, to (N, C', V, T'), channels-last, in the blocks' precision.
+    """Map (N, C, V, T) to (N, C', V, T'), in the blocks' precision.
 
     Nothing is recorded for gradients.
     """
-    n, c, v, t = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(n, v * t, c).to(blocks[0].graph.features.dtype)
+    n, _, v, t = x.shape
+    x = x.to(blocks[0].graph.features.dtype).contiguous()
     frames = t
     for block in blocks:
         frames = -(-frames // block.temporal.stride)
-    result = rows.new_empty((n, v, frames, len(blocks[-1].graph.bias)))
+    result = x.new_empty((n, len(blocks[-1].graph.bias), v, frames))
 
     def work(parts: Sequence[slice]) -> None:
         memory = _Memory(blocks, v, t, min(n, SAMPLES))
         for part in parts:
-            y = rows[part]
+            y = x[part]
             for number, block in enumerate(blocks):
-                z = _graph(block.graph, y, v, memory, number)
-                y = _temporal(block.temporal, z, y, v, memory)
-            result[part] = y.view(result[part].shape)
+                z = _graph(block.graph, y, memory, number)
+                y = _temporal(block.temporal, z, y, memory)
+            result[part] = y
 
     parts = [slice(start, start + SAMPLES) for start in range(0, n, SAMPLES)]
     with torch.autocast(x.device.type, enabled=False):
         map_shares(work, parts, x.device)
-    return result.permute(0, 3, 1, 2)
+    return result
 
 
 class _Memory:
@@ -137,7 +138,6 @@ class _Memory:
         sizes = {
             "a": NUM_SUBSET * width * v * v,
             "f": NUM_SUBSET * size,
-            "sum": size,
             "graph": samples * size,
             "reduced": samples * size,
             "even": samples * size,
@@ -161,76 +161,81 @@ class _Memory:
         return self("odd" if self._turn else "even", *shape)
 
 
-def _graph(graph: FoldedGraph, x: Tensor, v: int, memory: _Memory, number: int) -> Tensor:
-    """Return ReLU(graph unit) of rows (n, V*T, C_in), (n, V*T, C)."""
-    n, rows, _ = x.shape
-    c, t = len(graph.bias), rows // v
-    a, f = memory("a", c, NUM_SUBSET, v * v), memory("f", NUM_SUBSET * c, rows)
-    total, z = memory("sum", c, v, t), memory("graph", n, rows, c)
+def _graph(graph: FoldedGraph, x: Tensor, memory: _Memory, number: int) -> Tensor:
+    """Return ReLU(graph unit) of maps (n, C_in, V, T), (n, C, V, T)."""
+    n, _, v, t = x.shape
+    c = len(graph.bias)
+    a, f = memory("a", c, NUM_SUBSET, v * v), memory("f", NUM_SUBSET * c, v * t)
+    z = memory("graph", n, c, v, t)
     relations = memory.relations[number][:n]
-    means = x.view(n, v, t, -1).sum(2).mul_(1 / t)
+    # In bfloat16 this product is twice as fast as torch's sum.
+    means = torch.mm(x.view(-1, t), x.new_ones(t, 1)).mul_(1 / t).view(n, -1, v).transpose(1, 2)
     both = torch.addmm(graph.relation_bias, means.flatten(0, 1), graph.relation.t())
     phi, psi = both.view(n, v, 2, NUM_SUBSET, -1).permute(2, 0, 3, 4, 1).unbind()
     torch.sub(phi.unsqueeze(-2), psi.unsqueeze(-1), out=relations[:, :, :-2]).tanh_()
     sums = relations.sum(3).permute(0, 3, 1, 2).reshape(n * v, -1)
     offsets = torch.addmm(graph.bias, sums, graph.features_bias.t()).view(n, v, c)
-    for sample, relation, offset, target in zip(x, relations, offsets, z, strict=True):
+    topology = a.view(c, -1, v).transpose(1, 2)
+    for sample, relation, offset, target in zip(x.flatten(2), relations, offsets, z, strict=True):
         torch.bmm(graph.lift, relation.flatten(2), out=a.transpose(0, 1))
-        torch.mm(graph.features, sample.t(), out=f)
-        topology = a.view(c, -1, v).transpose(1, 2)
-        torch.baddbmm(offset.t().unsqueeze(2), topology, f.view(c, -1, t), out=total)
-        target.copy_(total.view(c, rows).t())
+        torch.mm(graph.features, sample, out=f)
+        torch.baddbmm(offset.t().unsqueeze(2), topology, f.view(c, -1, t), out=target)
+        if graph.residual is not None:
+            target.flatten(1).addmm_(graph.residual, sample)
     if graph.residual is None:
         z.add_(x)
-    else:
-        z.flatten(0, 1).addmm_(x.flatten(0, 1), graph.residual.t())
     return z.clamp_min_(0)
 
 
-def _temporal(temporal: FoldedTemporal, z: Tensor, x: Tensor, v: int, memory: _Memory) -> Tensor:
-    """Return ReLU(temporal unit + residual of the block's input x) of rows, (n, V*T', C)."""
-    n, rows, c = z.shape
-    w, t, stride = c // 4, rows // v, temporal.stride
-    flat = z.view(n * rows, c)
-    reduced = memory("reduced", n * rows, 3 * w)
-    torch.addmm(temporal.reduce_bias, flat, temporal.reduce.t(), out=reduced).clamp_min_(0)
-    reduced = reduced.view(n, v, t, 3 * w)
-    y = memory.output(n, v, -(-t // stride), c)
-    branches = y.split(w, dim=3)
+def _temporal(temporal: FoldedTemporal, z: Tensor, x: Tensor, memory: _Memory) -> Tensor:
+    """Return ReLU(temporal unit + residual of the block's input x) of maps, (n, C, V, T')."""
+    n, c, v, t = z.shape
+    w, stride = c // 4, temporal.stride
+    reduced = memory("reduced", n, 3 * w, v, t)
+    _convolve(temporal.reduce, temporal.reduce_bias, z, out=reduced)
+    parts = reduced.clamp_min_(0).split(w, dim=1)
+    y = memory.output(n, c, v, -(-t // stride))
+    ends = y.split(w, dim=1)
     weights = zip(temporal.kernels, temporal.kernel_biases, temporal.dilations, strict=True)
-    for i, (kernel, bias, dilation) in enumerate(weights):
+    for part, end, (kernel, bias, dilation) in zip(parts, ends, weights, strict=False):
         branch = F.conv2d(
-            reduced[..., i * w : (i + 1) * w].permute(0, 3, 1, 2),
+            part,
             kernel,
             bias,
             stride=(1, stride),
             padding=(0, dilation * (kernel.shape[-1] - 1) // 2),
             dilation=(1, dilation),
         )
-        branches[i].copy_(branch.permute(0, 2, 3, 1))
-    pooled = _max_of_neighbours(reduced[..., 2 * w :])[:, :, ::stride]
-    torch.addcmul(temporal.pool_bias, pooled, temporal.pool_scale, out=branches[2])
-    kept = z.view(n, v, t, c)[:, :, ::stride].reshape(-1, c)
-    torch.addmm(temporal.plain_bias, kept, temporal.plain.t(), out=y.view(-1, c)[:, 3 * w :])
+        end.copy_(branch)
+    pooled = _max_of_neighbours(parts[2])[..., ::stride]
+    scale, shift = temporal.pool_scale.view(-1, 1, 1), temporal.pool_bias.view(-1, 1, 1)
+    torch.mul(pooled, scale, out=ends[2]).add_(shift)
+    _convolve(temporal.plain, temporal.plain_bias, z[..., ::stride], out=ends[3])
     if temporal.identity:
-        y.add_(x.view(y.shape))
+        y.add_(x)
     elif temporal.residual is not None:
-        kept = x.view(n, v, t, -1)[:, :, ::stride]
-        y.view(-1, c).addmm_(kept.flatten(0, 2), temporal.residual.t())
-    return y.clamp_min_(0).view(n, -1, c)
+        matrices = temporal.residual.expand(n, -1, -1)
+        y.flatten(2).baddbmm_(matrices, x[..., ::stride].flatten(2))
+    return y.clamp_min_(0)
+
+
+def _convolve(weight: Tensor, bias: Tensor, x: Tensor, out: Tensor) -> None:
+    """Write the 1x1 convolution of maps x (n, C, V, T) to ``out``; weight (C_out, C)."""
+    matrices = weight.expand(len(x), -1, -1)
+    torch.baddbmm(bias.unsqueeze(1), matrices, x.flatten(2), out=out.flatten(2))
 
 
 def _max_of_neighbours(x: Tensor) -> Tensor:
-    """Return the maximum of each frame and those before and after it, (n, V, T, C).
+    """Return the maximum of each frame and those before and after it, (n, C, V, T).
 
     Several times as fast as torch's max pool.
     """
-    if x.shape[2] == 1:
+    if x.shape[3] == 1:
         return x
-    pairs = torch.maximum(x[:, :, :-1], x[:, :, 1:])
+    pairs = torch.maximum(x[..., :-1], x[..., 1:])
     y = torch.empty_like(x)
-    y[:, :, 0], y[:, :, -1] = pairs[:, :, 0], pairs[:, :, -1]
-    torch.maximum(pairs[:, :, :-1], pairs[:, :, 1:], out=y[:, :, 1:-1])
+    y[..., 0], y[..., -1] = pairs[..., 0], pairs[..., -1]
+    torch.maximum(pairs[..., :-1], pairs[..., 1:], out=y[..., 1:-1])
     return y
 
 
