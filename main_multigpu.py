@@ -19,8 +19,9 @@ from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.holdout import Subset, held_out_names
+from torchlight.numerics import prepare_torch
 from torchlight.registry import Target, binding_faults, resolve, with_built
-from torchlight.trainer import Trainer, check_compatible, prepare_torch
+from torchlight.trainer import Trainer, check_compatible
 
 OWN_PACKAGES = ("feeders", "model")
 SPLIT_KEYS = ("split", "label_path")

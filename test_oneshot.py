@@ -25,6 +25,7 @@ from torchlight.checkpoint import Weights, apply_weights, load_weights
 from torchlight.config import Config, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
+from torchlight.numerics import precision_notes, precision_of, prepare_torch
 from torchlight.registry import binding_faults, resolve, with_built
 from torchlight.reports import (
     class_accuracy,
@@ -35,7 +36,6 @@ from torchlight.reports import (
     write_distances,
     write_report,
 )
-from torchlight.trainer import precision_of, prepare_torch
 
 OWN_PACKAGES = ("feeders", "model")
 STEM = "oneshot"
@@ -76,6 +76,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         evaluator=Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"]),
         precision=lambda: precision_of(config, world.device),
     )
+    for note in precision_notes(config, world.device) if world.is_main else []:
+        print(note)
     evaluation = scorer(model.to(world.device), "one-shot")
     if evaluation is not None:
         _report(config, evaluation, queries)

@@ -11,6 +11,7 @@ import torch
 from launch import run, start
 from toy_run import ALLOW, assert_same_run, train, weights
 
+from torchlight import numerics
 from torchlight.scores import read_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -258,3 +259,13 @@ def test_a_signal_to_the_whole_job_with_loading_workers_saves_and_leaves_within_
     assert process.returncode == status
     assert time.monotonic() - asked < 20
     assert "stopped on request" in (work / "log.txt").read_text()
+
+
+def test_a_precision_that_slows_this_processor_down_is_noted(config_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(numerics, "SLOW", 0.0)
+    work, log = tmp_path / "w", tmp_path / "w" / "log.txt"
+    assert train(config_file(), work, "--amp", "bf16") == 0
+    assert log.read_text().count("note: matrix products in bf16") == 1
+    words = ["--phase", "test", "--weights", str(work / "best.pt")]
+    assert train(str(work / "toy.yaml"), work, *words) == 0
+    assert log.read_text().count("note: matrix products in bf16") == 2

@@ -14,6 +14,7 @@ import yaml
 
 import main_multigpu
 import test_oneshot as command
+from torchlight import numerics
 
 DEMO = {
     "base": "feeders.feeder_demo.Feeder",
@@ -221,3 +222,14 @@ def test_one_shot_evaluation_needs_exemplars(
     words = ["--config", str(run[0]), "--val-fraction", "0.2", "--work-dir", str(tmp_path / "w")]
     assert main_multigpu.main(words) == 2
     assert "scores other classes" in capsys.readouterr().err
+
+
+def test_a_precision_that_slows_this_processor_down_is_noted(
+    run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numerics, "SLOW", 0.0)
+    assert command.main(_words(run, tmp_path, "--amp", "bf16")) == 0
+    assert "note: matrix products in bf16" in capsys.readouterr().out

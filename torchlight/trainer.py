@@ -6,7 +6,6 @@ position in the run, never by what came before, so that there is no generator to
 """
 
 import contextlib
-import os
 import platform
 import sys
 import time
@@ -31,6 +30,7 @@ from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
 from .files import atomic_write, reason
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import Curves, Point, start_logging
+from .numerics import precision_notes, precision_of
 from .progress import Position, Tally
 from .publish import TEST_STEM, Publisher
 from .schedule import learning_rate
@@ -38,25 +38,6 @@ from .signals import Request, Signals
 from .workdir import WorkDir
 
 BEST = "best.pt"
-
-
-def precision_of(config: Config, device: torch.device) -> Any:
-    """A fresh autocast context of the configuration's ``amp``."""
-    if config.amp == "off":
-        return contextlib.nullcontext()
-    dtype = torch.bfloat16 if config.amp == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype)
-
-
-def prepare_torch(config: Config) -> None:
-    """Global choices of torch: seed, TF32, determinism."""
-    torch.manual_seed(config.seed)
-    torch.backends.cuda.matmul.allow_tf32 = config.tf32
-    torch.backends.cudnn.allow_tf32 = config.tf32
-    torch.backends.cudnn.benchmark = not config.deterministic
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
 
 
 def check_compatible(config: Config, model: nn.Module, datasets: dict[str, Dataset]) -> None:
@@ -142,6 +123,7 @@ class Trainer:
     def test(self) -> None:
         """Score the test split with the model as it is, and write the reports."""
         with contextlib.closing(self._work_dir):
+            self._note_precision()
             evaluation = self._scorer(self.test_set)(self.model, "test")
             self._publish(evaluation, TEST_STEM, f"test of {self.config.weights}", scores=True)
 
@@ -254,6 +236,11 @@ class Trainer:
                 f"note: batch norm sees {plan.micro} samples at a time instead of batch_size "
                 f"{config.batch_size}, as the global batch is spread over {world.size} processes"
             )
+        self._note_precision()
+
+    def _note_precision(self) -> None:
+        for note in precision_notes(self.config, self.world.device) if self.world.is_main else []:
+            self.log.info(note)
 
     # -- one epoch --------------------------------------------------------------------------
 
