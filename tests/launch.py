@@ -40,11 +40,18 @@ def command(script: str, *words: str, processes: int = 1, launcher: str = "plain
     return [sys.executable, *prefix, *line]
 
 
-def run(script: str, *words: str, timeout: float = 300, **how) -> subprocess.CompletedProcess:
-    """Run a root script to its end, output captured as text."""
+def run(
+    script: str, *words: str, timeout: float = 300, python_path: Path | None = None, **how
+) -> subprocess.CompletedProcess:
+    """Run a root script to its end, output captured as text.
+
+    Args:
+        python_path: searched for modules before all else.
+    """
+    path = ENVIRONMENT["PYTHONPATH"]
     return subprocess.run(
         command(script, *words, **how),
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, "PYTHONPATH": f"{python_path}:{path}" if python_path else path},
         capture_output=True,
         text=True,
         timeout=timeout,

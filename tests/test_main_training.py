@@ -211,13 +211,18 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
     assert np.array_equal(found.scores, expected.scores)
 
 
-def test_an_error_on_two_processes_is_said_once(config_file, tmp_path):
+@pytest.mark.parametrize("late", [0, 1])
+def test_an_error_on_two_processes_is_said_once(config_file, tmp_path, late):
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, time; time.sleep(3 * (os.environ.get('RANK') == '{late}'))"
+    )
     done = run(
         "main_multigpu.py", *ALLOW, "--config", config_file(), "--work-dir", tmp_path / "w",
-        "--base-lr", "-1", processes=2, launcher="torchrun",
+        "--base-lr", "-1", processes=2, launcher="torchrun", python_path=tmp_path,
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
+    assert "base_lr" in done.stderr
     assert not (tmp_path / "w").exists()
 
 

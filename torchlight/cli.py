@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -13,6 +14,9 @@ from . import distributed
 from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .loading import end_workers
+
+FIRST_WORD_S = 30.0
+"""How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 class ConfigurationStage:
     """Marks the part of a command that every process runs alike.
 
-    An error in it is the same on all ranks, so that rank 0 alone prints it.
+    An error in it is the same on all ranks as a rule, so that rank 0 has the first word.
     """
 
     def __init__(self) -> None:
@@ -74,10 +78,12 @@ def run(
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
     except mistakes as error:
-        shared = stage.active or isinstance(error, SharedError)
+        shared = isinstance(error, SharedError)
+        if stage.active and launched_rank() != 0:
+            _leave_the_word_to_rank_zero()
         if launched_rank() == 0 or not shared:
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        last_words = None if shared else one_line(error)
+        last_words = None if shared or stage.active else one_line(error)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -92,6 +98,16 @@ def run(
     finally:
         end_workers()
         distributed.stop(last_words)
+
+
+def _leave_the_word_to_rank_zero() -> None:
+    """Wait for the launcher to end this process, as it does with all when one has ended.
+
+    So no rank that is quicker takes rank 0's word from it. If rank 0 has found nothing wrong by
+    then, the fault is this rank's own.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(FIRST_WORD_S)
 
 
 @contextlib.contextmanager
