@@ -100,20 +100,19 @@ class GraphUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, V, T) to (N, C_out, V, T)."""
         rows = x.permute(0, 2, 3, 1)  # torch sums these, which lie in this order, 20 times as fast
-        lift, relations = self._lift(), self._relations(rows.sum(2) / x.shape[-1])
-        weight, bias, shift = self._features()
+        relations = self._relations(rows.sum(2) / x.shape[-1])
+        weight, bias, lift, shift = self._weights()
         # The bias of the features, summed by the topology, is the same for all frames.
         offset = torch.einsum("kcr,nkru->ncu", bias.unsqueeze(-1) * lift, relations.sum(-2))
         offset = offset + shift.unsqueeze(-1)
-        z = aggregate(x, weight.flatten(0, 1), lift, relations, offset, recompute=self.recompute)
+        z = aggregate(x, weight, lift, relations, offset, recompute=self.recompute)
         if self.training:
             return normalize([z], [self.bn], residual=self._residual(x), relu=True)[0]
         return join([z], self._residual(x))
 
     def fold(self) -> FoldedGraph:
         """Return the weights for evaluation."""
-        weight, bias, shift = self._features()
-        lift = self._lift()
+        weight, bias, lift, shift = self._weights()
         relation, relation_bias = self._relation()
         residual = None
         if self.down is not None:
@@ -121,7 +120,7 @@ class GraphUnit(nn.Module):
             residual, residual_bias = fold(conv.weight.flatten(1), conv.bias, [bn])
             shift = shift + residual_bias
         return FoldedGraph(
-            features=weight.flatten(0, 1),
+            features=weight,
             relation=relation,
             relation_bias=relation_bias,
             lift=lift,
@@ -138,29 +137,28 @@ class GraphUnit(nn.Module):
         conv, bn = self.down
         return convolve_and_normalize(x, conv.weight, conv.bias, [bn])
 
-    def _features(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weights (C_out, 3, C_in) and biases (3, C_out) of the three features, and a shift.
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weights (3C, C_in), biases (3, C) and lift (3, C, R + 2) of the three subsets, and
+        a shift (C,).
 
-        In evaluation the batch norm is folded into them; what it adds is the shift (C_out,).
+        The lift is [alpha W4, alpha b4, 1]. In evaluation the batch norm is folded into it, the
+        smallest of the factors; what the norm adds is the shift.
         """
-        weight = torch.stack([conv.conv3.weight.flatten(1) for conv in self.convs], dim=1)
+        weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1).flatten(2)
         bias = torch.stack([conv.conv3.bias for conv in self.convs])
+        lift_weight = self.alpha * torch.stack([conv.conv4.weight for conv in self.convs]).flatten(2)
+        lift_bias = self.alpha * torch.stack([conv.conv4.bias for conv in self.convs]).unsqueeze(-1)
+        lift = torch.cat([lift_weight, lift_bias, torch.ones_like(lift_bias)], dim=-1)
         if self.training:
-            return weight, bias, torch.zeros_like(bias[0])
+            return weight.flatten(0, 1), bias, lift, torch.zeros_like(bias[0])
         scale, shift = affine([self.bn])
-        return weight * scale.view(-1, 1, 1), bias * scale, shift
+        return weight.flatten(0, 1), bias, lift * scale.unsqueeze(-1), shift
 
     def _relation(self) -> tuple[Tensor, Tensor]:
         """Return weights (6R, C_in) and biases (6R,) of phi and psi of the three subsets."""
         parts = [conv.conv1 for conv in self.convs] + [conv.conv2 for conv in self.convs]
-        weight = torch.cat([part.weight.flatten(1) for part in parts])
+        weight = torch.cat([part.weight for part in parts]).flatten(1)
         return weight, torch.cat([part.bias for part in parts])
-
-    def _lift(self) -> Tensor:
-        """Return [alpha W4, alpha b4, 1] of each subset, (3, C_out, R + 2)."""
-        weight = torch.stack([conv.conv4.weight.flatten(1) for conv in self.convs])
-        bias = torch.stack([conv.conv4.bias for conv in self.convs]).unsqueeze(-1)
-        return torch.cat([self.alpha * weight, self.alpha * bias, torch.ones_like(bias)], dim=-1)
 
     def _relations(self, mean: Tensor) -> Tensor:
         """Return [m, 1, PA] of time-averaged features (N, V, C_in), (N, 3, R + 2, V, V).

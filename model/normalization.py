@@ -61,11 +61,10 @@ def normalize(
     Returns:
         New maps (N, C / pieces, V, T), channels-last.
     """
-    weight, bias = (torch.cat([getattr(bn, name) for bn in norms]) for name in ("weight", "bias"))
+    weight, bias = _joined(norms, "weight"), _joined(norms, "bias")
     eps = norms[0].eps
     if not norms[0].training:
-        mean = torch.cat([bn.get_buffer("running_mean") for bn in norms])
-        var = torch.cat([bn.get_buffer("running_var") for bn in norms])
+        mean, var = _joined(norms, "running_mean"), _joined(norms, "running_var")
         x = torch.cat(list(parts), dim=1)
         x = x if biases is None else x + biases.view(-1, 1, 1)
         y = F.batch_norm(x, mean, var, weight, bias, eps=eps)
@@ -100,11 +99,15 @@ def join(parts: Sequence[Tensor], residual: Tensor | None) -> Tensor:
 
 def affine(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
     """Return scale and shift (C,) of batch norms in evaluation mode: y = scale x + shift."""
-    weight, bias = (torch.cat([getattr(bn, name) for bn in norms]) for name in ("weight", "bias"))
-    mean = torch.cat([bn.get_buffer("running_mean") for bn in norms])
-    var = torch.cat([bn.get_buffer("running_var") for bn in norms])
-    scale = weight * torch.rsqrt(var + norms[0].eps)
-    return scale, bias - mean * scale
+    scale = _joined(norms, "weight") * torch.rsqrt(_joined(norms, "running_var") + norms[0].eps)
+    mean, bias = _joined(norms, "running_mean"), _joined(norms, "bias")
+    return scale, torch.addcmul(bias, mean, scale, value=-1)
+
+
+def _joined(norms: Sequence[nn.BatchNorm2d], name: str) -> Tensor:
+    """Return an entry of norms for neighbouring ranges of channels, (C,)."""
+    entries = [getattr(bn, name) for bn in norms]
+    return entries[0] if len(entries) == 1 else torch.cat(entries)
 
 
 def convolve_and_normalize(
@@ -126,7 +129,8 @@ def fold(weight: Tensor, bias: Tensor, norms: Sequence[nn.BatchNorm2d]) -> tuple
     The norms are in evaluation mode, for neighbouring ranges of the C channels.
     """
     scale, shift = affine(norms)
-    return weight * scale.view(-1, *[1] * (weight.dim() - 1)), bias * scale + shift
+    by_rows = scale.view(-1, *[1] * (weight.dim() - 1))
+    return weight * by_rows, torch.addcmul(shift, bias, scale)
 
 
 class _Normalize(torch.autograd.Function):
