@@ -88,14 +88,6 @@ class Model(Backbone):
         else:
             self.fc = AverageHead(width, num_class, drop_out=drop_out)
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """Return features averaged over joints and persons, (N, d, T)."""
-        means = []
-        for features in self.feature_shares(x):
-            rows = features.permute(0, 1, 3, 4, 2)  # torch sums these, which lie so, much faster
-            means.append(rows.sum((1, 2)) / (rows.shape[1] * rows.shape[2]))
-        return torch.cat(means).transpose(1, 2)
-
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, num_class), with ``return_features`` also the pooled (N, d, T).
 

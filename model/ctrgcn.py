@@ -146,9 +146,9 @@ class GraphUnit(nn.Module):
         """
         weight = torch.stack([conv.conv3.weight for conv in self.convs], dim=1).flatten(2)
         bias = torch.stack([conv.conv3.bias for conv in self.convs])
-        lift_weight = self.alpha * torch.stack([conv.conv4.weight for conv in self.convs]).flatten(2)
-        lift_bias = self.alpha * torch.stack([conv.conv4.bias for conv in self.convs]).unsqueeze(-1)
-        lift = torch.cat([lift_weight, lift_bias, torch.ones_like(lift_bias)], dim=-1)
+        w4 = self.alpha * torch.stack([conv.conv4.weight for conv in self.convs]).flatten(2)
+        b4 = self.alpha * torch.stack([conv.conv4.bias for conv in self.convs]).unsqueeze(-1)
+        lift = torch.cat([w4, b4, torch.ones_like(b4)], dim=-1)
         if self.training:
             return weight.flatten(0, 1), bias, lift, torch.zeros_like(bias[0])
         scale, shift = affine([self.bn])
@@ -411,11 +411,15 @@ class Backbone(nn.Module):
         Raises:
             ModelError: the input has other dimensions, channels, joints or persons.
         """
-        shares = self.feature_shares(x)
+        shares = self._feature_shares(x)
         return shares[0] if len(shares) == 1 else torch.cat(shares)
 
-    def feature_shares(self, x: Tensor) -> list[Tensor]:
-        """Return what ``forward_features`` does, in shares of the batch (see ``model.shares``)."""
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the features averaged over joints and persons, (N, C', T')."""
+        return torch.cat(self._feature_shares(x, pool=True))
+
+    def _feature_shares(self, x: Tensor, *, pool: bool = False) -> list[Tensor]:
+        """Return features, pooled or not, in shares of the batch (see ``model.shares``)."""
         x = self._checked(x)
         n, c, t, v, m = x.shape
         x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)
@@ -428,11 +432,15 @@ class Backbone(nn.Module):
         ]
         if whole or self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             shares = call_on_shares(nn.Sequential(*blocks), shares)
+            if pool:  # as rows: torch sums these, which lie in this order, 20 times as fast
+                shares = [share.permute(0, 2, 3, 1).sum(1).transpose(1, 2) / v for share in shares]
         else:
             half = torch.is_autocast_enabled("cpu")
             dtype = torch.get_autocast_dtype("cpu") if half else x.dtype
-            shares = [run_blocks([block.fold().to(dtype) for block in blocks], *shares)]
-        return [share.unflatten(0, (-1, m)) for share in shares]
+            folded = [block.fold().to(dtype) for block in blocks]
+            shares = [run_blocks(folded, *shares, pool=pool)]
+        shares = [share.unflatten(0, (-1, m)) for share in shares]
+        return [share.mean(1) for share in shares] if pool else shares
 
     def _checked(self, x: Tensor) -> Tensor:
         """Return the input as (N, C, T, V, M)."""

@@ -98,17 +98,21 @@ class FoldedBlock:
         return FoldedBlock(_cast(self.graph, dtype), _cast(self.temporal, dtype))
 
 
-def run_blocks(blocks: Sequence[FoldedBlock], x: Tensor) -> Tensor:
+def run_blocks(blocks: Sequence[FoldedBlock], x: Tensor, *, pool: bool = False) -> Tensor:
     """Map (N, C, V, T) to (N, C', V, T'), in the blocks' precision.
 
     Nothing is recorded for gradients.
+
+    Args:
+        pool: average over joints: (N, C', T').
     """
     n, _, v, t = x.shape
     x = x.to(blocks[0].graph.features.dtype).contiguous()
     frames = t
     for block in blocks:
         frames = -(-frames // block.temporal.stride)
-    result = x.new_empty((n, len(blocks[-1].graph.bias), v, frames))
+    joints = [] if pool else [v]
+    result = x.new_empty((n, len(blocks[-1].graph.bias), *joints, frames))
 
     def work(parts: Sequence[slice]) -> None:
         memory = _Memory(blocks, v, t, min(n, SAMPLES))
@@ -117,7 +121,7 @@ def run_blocks(blocks: Sequence[FoldedBlock], x: Tensor) -> Tensor:
             for number, block in enumerate(blocks):
                 z = _graph(block.graph, y, memory, number)
                 y = _temporal(block.temporal, z, y, memory)
-            result[part] = y
+            result[part] = y.mean(2) if pool else y
 
     parts = [slice(start, start + SAMPLES) for start in range(0, n, SAMPLES)]
     with torch.autocast(x.device.type, enabled=False):
