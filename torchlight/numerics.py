@@ -35,8 +35,8 @@ def precision_of(config: Config, device: torch.device) -> Any:
 def precision_notes(config: Config, device: torch.device) -> list[str]:
     """Say if ``amp`` slows this processor down instead of speeding it up.
 
-    Few processors multiply 16-bit numbers in hardware; torch does it one by one on the others. The
-    list of those that do grows every year, so products are timed instead of looked up.
+    Not every processor multiplies 16-bit numbers in hardware, and torch is slow on others. The list
+    of those that do grows every year, so products are timed instead of looked up.
     """
     dtype = _half(config)
     if dtype is None or device.type != "cpu":
@@ -46,7 +46,7 @@ def precision_notes(config: Config, device: torch.device) -> list[str]:
         return []
     return [
         f"note: matrix products in {config.amp} take {half / single:.0f} times as long as in "
-        "float32 on this processor, which has no instructions for them; --amp off is faster"
+        "float32 on this processor; --amp off is faster"
     ]
 
 
