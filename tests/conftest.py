@@ -37,9 +37,9 @@ def config_file(tmp_path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
-    """Sums do not depend on the machine's cores."""
+    """For a whole module: sums do not depend on the machine's cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -8,13 +8,24 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 from launch import run, start
-from toy_run import ALLOW, assert_same_run, train, weights
+from toy_run import ALLOW, CONFIG, assert_same_run, train, weights
 
 from torchlight import numerics
 from torchlight.scores import read_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def whole(one_thread, tmp_path_factory):
+    """The work dir of a toy run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    assert train(str(path), folder / "w") == 0
+    return folder / "w"
 
 
 def test_a_run_leaves_what_it_promises(config_file, tmp_path, capsys):
@@ -87,7 +98,9 @@ def test_a_held_out_part_chooses_the_best_epoch(config_file, tmp_path, capsys):
     assert "76 training samples" in output
 
 
-def test_a_finished_run_is_not_trained_again_and_can_be_prolonged(config_file, tmp_path, capsys):
+def test_a_finished_run_is_not_trained_again_and_can_be_prolonged(
+    config_file, tmp_path, whole, capsys
+):
     path, work = config_file(), tmp_path / "w"
     train(path, work, "--num-epoch", "2")
     before = (work / "runs-2-12.pt").read_bytes()
@@ -96,8 +109,7 @@ def test_a_finished_run_is_not_trained_again_and_can_be_prolonged(config_file, t
     assert "epoch 1/2" not in capsys.readouterr().out
     assert (work / "runs-2-12.pt").read_bytes() == before
     assert train(path, work) == 0
-    train(path, tmp_path / "whole")
-    assert_same_run(work, tmp_path / "whole")
+    assert_same_run(work, whole)
 
 
 def test_another_recipe_in_the_same_folder_is_refused_unless_overwritten(
@@ -200,13 +212,15 @@ def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launche
     left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key in left:
         torch.testing.assert_close(left[key], right[key], rtol=1e-5, atol=1e-6)
-    words = ["--phase", "test", "--weights", str(tmp_path / "one" / "best.pt")]
+
+
+def test_two_processes_test_as_one(config_file, tmp_path, whole):
     done = run(
-        "main_multigpu.py", *ALLOW, "--config", path, "--work-dir", tmp_path / "test", *words,
-        processes=2, launcher=launcher,
+        "main_multigpu.py", *ALLOW, "--config", config_file(), "--work-dir", tmp_path / "test",
+        "--phase", "test", "--weights", whole / "best.pt", processes=2, launcher="torchrun",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found, expected = read_scores(tmp_path / "test"), read_scores(tmp_path / "one")
+    found, expected = read_scores(tmp_path / "test"), read_scores(whole)
     assert found.names == expected.names
     assert np.array_equal(found.scores, expected.scores)
 
@@ -229,9 +243,8 @@ def test_an_error_on_two_processes_is_said_once(config_file, tmp_path, late):
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 )
-def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, number, status):
+def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, whole, number, status):
     path = config_file(train_feeder_args={"pause": 0.02})
-    train(path, tmp_path / "whole")
     work = tmp_path / "cut"
     process = start("main_multigpu.py", *ALLOW, "--config", path, "--work-dir", work)
     for line in process.stdout:
@@ -243,7 +256,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, numbe
     assert process.returncode == status
     assert train(path, work) == 0
     assert "going on from epoch 2" in (work / "log.txt").read_text()
-    assert_same_run(work, tmp_path / "whole")
+    assert_same_run(work, whole)
     assert not list(work.rglob("*.tmp"))
 
 
