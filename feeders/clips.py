@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial import ConvexHull, QhullError
 
 
 class Clips:
@@ -29,6 +30,18 @@ class Clips:
         start = self._starts[row]
         return self._axes[:, start : start + self.lengths[row]].reshape(3, -1)
 
+    def corners(self) -> np.ndarray:
+        """Return corners of each sequence's convex hull, (n, 3, K).
+
+        Any linear map takes the extremes of all points to those of the hull's corners, of which
+        there are a fifteenth as many (NW-UCLA). K is the largest number of them; where there are
+        fewer, one is repeated.
+        """
+        hulls = [_hull(self.points(row)) for row in range(len(self.lengths))]
+        most = max(hull.shape[1] for hull in hulls)
+        pads = [((0, 0), (0, most - hull.shape[1])) for hull in hulls]
+        return np.stack([np.pad(hull, pad, "edge") for hull, pad in zip(hulls, pads, strict=True)])
+
     def gather(self, rows: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
         """Put frames ``frames`` (N, T) of sequences ``rows`` (N,) into ``out`` (N, 3, T, V).
 
@@ -36,14 +49,26 @@ class Clips:
         """
         positions = frames + self._starts[rows, None]
         for axis, coordinates in enumerate(self._axes):
-            out[:, axis] = coordinates[positions]
+            out[:, axis] = coordinates.take(positions, axis=0)
 
 
 def turns(tilt: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     """Return R_x(tilt) @ R_y(yaw), (N, 3, 3): first about the vertical, then forward or back."""
     cos_a, sin_a, cos_b, sin_b = np.cos(tilt), np.sin(tilt), np.cos(yaw), np.sin(yaw)
-    matrices = np.empty((len(tilt), 3, 3))
-    matrices[:, 0] = np.stack([cos_b, np.zeros_like(cos_b), sin_b], axis=1)
-    matrices[:, 1] = np.stack([sin_a * sin_b, cos_a, -sin_a * cos_b], axis=1)
-    matrices[:, 2] = np.stack([-cos_a * sin_b, sin_a, cos_a * cos_b], axis=1)
+    matrices = np.zeros((len(tilt), 3, 3))
+    matrices[:, 0, 0], matrices[:, 0, 2] = cos_b, sin_b
+    matrices[:, 1, 0], matrices[:, 1, 1], matrices[:, 1, 2] = sin_a * sin_b, cos_a, -sin_a * cos_b
+    matrices[:, 2, 0], matrices[:, 2, 1], matrices[:, 2, 2] = -cos_a * sin_b, sin_a, cos_a * cos_b
     return matrices
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    """Return the corners of the convex hull of points (3, P), (3, K), or more points than these."""
+    varying = points[np.ptp(points, axis=1) > 0]
+    if len(varying) < 2:  # a single point, or a line along an axis
+        ends = varying[0] if len(varying) else points[0]
+        return points[:, [ends.argmin(), ends.argmax()]]
+    try:
+        return points[:, ConvexHull(varying.T).vertices]
+    except QhullError:  # flat, along no axis; or fewer points than a body has corners
+        return points

@@ -112,18 +112,17 @@ class Feeder(BatchFeeder):
 
     def _prepare(self, sequences: list[np.ndarray]) -> None:
         """Do once whatever does not depend on random numbers."""
+        parents = bone_parents(UCLA)
         centred = [frames - frames[0, _ORIGIN_JOINT] for frames in sequences]
         if not self.augment:
-            joints = np.stack([_evenly_spaced(frames, self.window_size) for frames in centred])
-            self._deterministic = self._stream(joints).astype(self._dtype)
+            x = np.stack([_evenly_spaced(frames, self.window_size) for frames in centred])
+            x = bones(x, parents) if self._as_bones else x
+            self._deterministic = (motion(x) if self._as_motion else x).astype(self._dtype)
             return
         self._clips = Clips(centred, self._dtype)
-
-    def _stream(self, joints: np.ndarray) -> np.ndarray:
-        """Turn joints (N, 3, T, V, 1) into the stream asked for."""
+        self._corners = self._clips.corners()
         if self._as_bones:
-            joints = bones(joints, bone_parents(UCLA))
-        return motion(joints) if self._as_motion else joints
+            self._clips = Clips([bones(frames, parents) for frames in centred], self._dtype)
 
     def _augmented(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the randomly turned, scaled and re-timed samples, (N, 3, T, V, 1)."""
@@ -134,9 +133,11 @@ class Feeder(BatchFeeder):
 
         points = np.empty((len(rows), 4, self.window_size, UCLA.num_point), dtype=self._dtype)
         self._clips.gather(rows, drawn, out=points[:, :3])
-        points[:, 3] = 1  # carries the shift
-        joints = np.matmul(maps, points.reshape(len(rows), 4, -1))
-        return self._stream(joints.reshape(len(rows), 3, self.window_size, UCLA.num_point, 1))
+        # Carries the shift, of which bones, being differences, know nothing.
+        points[:, 3] = 0 if self._as_bones else 1
+        x = np.matmul(maps, points.reshape(len(rows), 4, -1))
+        x = x.reshape(len(rows), 3, self.window_size, UCLA.num_point, 1)
+        return motion(x) if self._as_motion else x
 
     def _maps_to_unit_box(self, linear: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return for each sample ``linear`` (N, 3, 3) followed by the map to [-1, 1], (N, 3, 4).
@@ -144,12 +145,8 @@ class Feeder(BatchFeeder):
         The columns are a matrix and a shift. The box is that of all the sequence's frames, not
         of the drawn ones. An axis without extent, a single point, goes to 0.
         """
-        low = np.empty((len(rows), 3), dtype=self._dtype)
-        high = np.empty_like(low)
-        for i, row in enumerate(rows):
-            turned = linear[i] @ self._clips.points(row)
-            np.minimum.reduce(turned, axis=1, out=low[i])
-            np.maximum.reduce(turned, axis=1, out=high[i])
+        turned = np.matmul(linear, self._corners[rows])
+        low, high = turned.min(axis=2), turned.max(axis=2)
         extent = high - low
         factor = np.where(extent > 0, 2 / np.where(extent > 0, extent, 1), 0)
         shift = -factor * (low + high) / 2
