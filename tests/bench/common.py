@@ -21,6 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 import textbook  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from model.classifier import Model  # noqa: E402
 from model.graph import resolve_graph  # noqa: E402
@@ -29,6 +30,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "ucla": {"shape": (16, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
     "ntu": {"shape": (16, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
 }
+
+CANDIDATES = ("textbook float32", "ours float32", "ours bfloat16", "textbook bfloat16")
+"""What the benchmarks of whole models compare."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -39,6 +43,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument("--keep-freed-memory", action="store_true", help="see keep_freed_memory")
     result.add_argument("--json", type=Path, help="also write the results here")
     result.add_argument("--peak", help=argparse.SUPPRESS)  # run one candidate, print its memory
+    return result
+
+
+def model_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the options that the benchmarks of whole models have besides."""
+    result = parser(description)
+    result.add_argument("--shape", choices=SHAPES, default="ucla")
+    result.add_argument("--memory", action="store_true", help="also measure peak memory")
+    result.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
     return result
 
 
@@ -86,6 +99,48 @@ def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str
             if number:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compare_models(
+    runs: dict[str, Callable[[], Any]],
+    necessary: Callable[[], Any],
+    options: argparse.Namespace,
+    arguments: list[str],
+) -> None:
+    """Measure and report what each of the ``CANDIDATES`` takes.
+
+    Args:
+        runs: one run of each.
+        necessary: the operations that are necessary, to be counted, with gradients allowed (the
+            counter fails in ``torch.inference_mode``).
+        options: of ``model_parser``.
+        arguments: what they were parsed from.
+    """
+    if options.peak:
+        for _ in range(2):
+            runs[options.peak]()
+        print_own_peak()
+        return
+    times = alternate({name: runs[name] for name in options.only}, options.rounds)
+    # Counted last: what a pass with gradients leaves to the allocator would change the times.
+    with FlopCounterMode(display=False) as counter:
+        necessary()
+    rows: list[dict[str, Any]] = []
+    for name, seconds in times.items():
+        dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+        rate = counter.get_total_flops() / seconds / 1e9
+        row = {
+            "shape": options.shape,
+            "candidate": name,
+            "seconds": seconds,
+            "ratio": times.get(CANDIDATES[0], seconds) / seconds,
+            "gflops": rate,
+            "share": rate / matrix_peak(dtype),
+        }
+        if options.memory:
+            row["peak_gb"] = peak_memory(name, arguments)
+        rows.append(row)
+    report(rows, options)
 
 
 def matrix_peak(dtype: torch.dtype) -> float:

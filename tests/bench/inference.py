@@ -1,39 +1,32 @@
 """Inference on a batch: ours against the textbook's in float32.
 
-    python tests/bench/inference.py [--shape ucla|ntu] [--json FILE]
+    python tests/bench/inference.py [--shape ucla|ntu] [--memory] [--json FILE]
 
-Both in evaluation mode under ``torch.inference_mode``; ratios are textbook time over ours.
+Both in evaluation mode under ``torch.inference_mode``. Ratios are textbook time over ours;
+``share`` is as in ``train_step.py``.
 """
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import common
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and report."""
-    parser = common.parser(__doc__)
-    parser.add_argument("--shape", choices=common.SHAPES, default="ucla")
-    options = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    options = common.model_parser(__doc__).parse_args(arguments)
     common.set_up(options)
-    runs = _runs(options.shape)
-    times = common.alternate(runs, options.rounds)
-    base = times["textbook float32"]
-    rows: list[dict[str, Any]] = [
-        {"shape": options.shape, "candidate": name, "seconds": seconds, "ratio": base / seconds}
-        for name, seconds in times.items()
-    ]
-    common.report(rows, options)
+    ours, theirs, x = common.build_pair(options.shape)
+    runs = _runs(ours, theirs, x)
+    common.compare_models(runs, lambda: theirs.eval()(x), options, arguments)
     return 0
 
 
-def _runs(shape: str) -> dict[str, Callable[[], None]]:
+def _runs(ours: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
     """Return one evaluation of the batch for each candidate."""
-    ours, theirs, x = common.build_pair(shape)
 
     def run(model: nn.Module, half: bool) -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):

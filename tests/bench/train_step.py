@@ -10,53 +10,23 @@ that are done twice to save memory.
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import common
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-
-CANDIDATES = ("textbook float32", "ours float32", "ours bfloat16", "textbook bfloat16")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and report."""
     arguments = sys.argv[1:] if argv is None else argv
-    parser = common.parser(__doc__)
-    parser.add_argument("--shape", choices=common.SHAPES, default="ucla")
+    parser = common.model_parser(__doc__)
     parser.add_argument("--num-class", type=int, help="instead of the benchmark's own")
-    parser.add_argument("--memory", action="store_true", help="also measure peak memory")
     parser.add_argument("--recompute", action="store_true", help="ours in the memory-saving way")
-    parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
     options = parser.parse_args(arguments)
     common.set_up(options)
     steps = _steps(options.shape, options.num_class, options.recompute)
-    if options.peak:
-        for _ in range(2):
-            steps[options.peak]()
-        common.print_own_peak()
-        return 0
-    with FlopCounterMode(display=False) as counter:
-        steps["textbook float32"]()
-    times = common.alternate({name: steps[name] for name in options.only}, options.rounds)
-    rows: list[dict[str, Any]] = []
-    for name, seconds in times.items():
-        dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
-        rate = counter.get_total_flops() / seconds / 1e9
-        row = {
-            "shape": options.shape,
-            "candidate": name,
-            "seconds": seconds,
-            "ratio": times.get("textbook float32", seconds) / seconds,
-            "gflops": rate,
-            "share": rate / common.matrix_peak(dtype),
-        }
-        if options.memory:
-            row["peak_gb"] = common.peak_memory(name, arguments)
-        rows.append(row)
-    common.report(rows, options)
+    common.compare_models(steps, steps[common.CANDIDATES[0]], options, arguments)
     return 0
 
 
