@@ -34,15 +34,28 @@ def test_equals_the_modules(arguments: dict[str, Any], frames: int) -> None:
     assert expected.abs().mean() > 0.1
 
 
-def test_half_precision_stays_near() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near(dtype: torch.dtype) -> None:
     model, x = model_and_batch(NTU, 21)
     with torch.inference_mode():
         exact = model.forward_features(x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", dtype):
             half = model.forward_features(x)
-    assert half.dtype == torch.bfloat16
+    assert half.dtype == dtype
     error = (half.float() - exact).norm() / exact.norm()
     assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf"])
+def test_what_is_not_finite_shows_in_its_sample_alone(dtype: torch.dtype, value: str) -> None:
+    model, x = model_and_batch(NTU, 21)
+    x[2, 1, 3, 4, 0] = float(value)
+    half = dtype != torch.float32
+    with torch.inference_mode(), torch.autocast("cpu", dtype if half else None, enabled=half):
+        for given in (model.forward_features(x), model(x)):
+            finite = given.isfinite().flatten(1).all(1)
+            assert finite.tolist() == [True, True, False, True, True, True]
 
 
 def test_threads_change_no_bit() -> None:
