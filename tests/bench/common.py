@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,16 @@ def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def candidates(
+    ours: nn.Module, theirs: nn.Module, run: Callable[[nn.Module, bool], None]
+) -> dict[str, Callable[[], None]]:
+    """Return the run of each of the ``CANDIDATES``: of a model, in bfloat16 or in float32."""
+    sides = [(theirs, False), (ours, False), (ours, True), (theirs, True)]
+    return {name: partial(run, *side) for name, side in zip(CANDIDATES, sides, strict=True)}
+
+
 def compare_models(
-    runs: dict[str, Callable[[], Any]],
+    runs: dict[str, Callable[[], None]],
     necessary: Callable[[], Any],
     options: argparse.Namespace,
     arguments: list[str],

@@ -7,11 +7,10 @@ Both in evaluation mode under ``torch.inference_mode``. Ratios are textbook time
 """
 
 import sys
-from collections.abc import Callable
 
 import common
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,24 +19,14 @@ def main(argv: list[str] | None = None) -> int:
     options = common.model_parser(__doc__).parse_args(arguments)
     common.set_up(options)
     ours, theirs, x = common.build_pair(options.shape)
-    runs = _runs(ours, theirs, x)
-    common.compare_models(runs, lambda: theirs.eval()(x), options, arguments)
-    return 0
-
-
-def _runs(ours: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
-    """Return one evaluation of the batch for each candidate."""
 
     def run(model: nn.Module, half: bool) -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             model.eval()(x)
 
-    return {
-        "textbook float32": lambda: run(theirs, half=False),
-        "ours float32": lambda: run(ours, half=False),
-        "ours bfloat16": lambda: run(ours, half=True),
-        "textbook bfloat16": lambda: run(theirs, half=True),
-    }
+    runs = common.candidates(ours, theirs, run)
+    common.compare_models(runs, lambda: theirs.eval()(x), options, arguments)
+    return 0
 
 
 if __name__ == "__main__":

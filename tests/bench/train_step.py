@@ -9,7 +9,6 @@ that are done twice to save memory.
 """
 
 import sys
-from collections.abc import Callable
 
 import common
 import torch
@@ -25,15 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recompute", action="store_true", help="ours in the memory-saving way")
     options = parser.parse_args(arguments)
     common.set_up(options)
-    steps = _steps(options.shape, options.num_class, options.recompute)
-    common.compare_models(steps, steps[common.CANDIDATES[0]], options, arguments)
-    return 0
-
-
-def _steps(shape: str, num_class: int | None, recompute: bool) -> dict[str, Callable[[], None]]:
-    """Return the step of each candidate."""
-    ours, theirs, x = common.build_pair(shape, num_class, recompute=recompute)
-    labels = torch.arange(len(x)) % common.SHAPES[shape]["num_class"]
+    ours, theirs, x = common.build_pair(
+        options.shape, options.num_class, recompute=options.recompute
+    )
+    labels = torch.arange(len(x)) % common.SHAPES[options.shape]["num_class"]
 
     def step(model: nn.Module, half: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -41,12 +35,9 @@ def _steps(shape: str, num_class: int | None, recompute: bool) -> dict[str, Call
         loss.backward()
         model.zero_grad()
 
-    return {
-        "textbook float32": lambda: step(theirs, half=False),
-        "ours float32": lambda: step(ours, half=False),
-        "ours bfloat16": lambda: step(ours, half=True),
-        "textbook bfloat16": lambda: step(theirs, half=True),
-    }
+    steps = common.candidates(ours, theirs, step)
+    common.compare_models(steps, steps[common.CANDIDATES[0]], options, arguments)
+    return 0
 
 
 if __name__ == "__main__":
