@@ -1,6 +1,7 @@
 """Sequences of different lengths, end to end in one array, coordinates first."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
@@ -15,32 +16,13 @@ class Clips:
 
     Attributes:
         lengths: T_i, int64 (n,).
-        num_point: joints V.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], dtype: np.dtype) -> None:
         self.lengths = np.array([len(frames) for frames in sequences], dtype=np.int64)
-        self.num_point = sequences[0].shape[1]
         self._starts = np.cumsum(self.lengths) - self.lengths
         frames = np.concatenate(sequences).astype(dtype)
         self._axes = np.ascontiguousarray(frames.transpose(2, 0, 1))
-
-    def points(self, row: int) -> np.ndarray:
-        """Return all joints of all frames of one sequence as columns, a view (3, T * V)."""
-        start = self._starts[row]
-        return self._axes[:, start : start + self.lengths[row]].reshape(3, -1)
-
-    def corners(self) -> np.ndarray:
-        """Return corners of each sequence's convex hull, (n, 3, K).
-
-        Any linear map takes the extremes of all points to those of the hull's corners, of which
-        there are a fifteenth as many (NW-UCLA). K is the largest number of them; where there are
-        fewer, one is repeated.
-        """
-        hulls = [_hull(self.points(row)) for row in range(len(self.lengths))]
-        most = max(hull.shape[1] for hull in hulls)
-        pads = [((0, 0), (0, most - hull.shape[1])) for hull in hulls]
-        return np.stack([np.pad(hull, pad, "edge") for hull, pad in zip(hulls, pads, strict=True)])
 
     def gather(self, rows: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
         """Put frames ``frames`` (N, T) of sequences ``rows`` (N,) into ``out`` (N, 3, T, V).
@@ -62,13 +44,23 @@ def turns(tilt: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     return matrices
 
 
+def corners(sequences: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Return corners of the convex hull of each sequence (T_i, V, 3), (n, 3, K).
+
+    Any linear map takes the extremes of all points to those of the hull's corners, of which there
+    are a fifteenth as many (NW-UCLA). K is the largest number of them; where there are fewer, one
+    is repeated.
+    """
+    hulls = [_hull(frames.reshape(-1, 3).astype(dtype)).T for frames in sequences]
+    most = max(hull.shape[1] for hull in hulls)
+    pads = [((0, 0), (0, most - hull.shape[1])) for hull in hulls]
+    return np.stack([np.pad(hull, pad, "edge") for hull, pad in zip(hulls, pads, strict=True)])
+
+
 def _hull(points: np.ndarray) -> np.ndarray:
-    """Return the corners of the convex hull of points (3, P), (3, K), or more points than these."""
-    varying = points[np.ptp(points, axis=1) > 0]
-    if len(varying) < 2:  # a single point, or a line along an axis
-        ends = varying[0] if len(varying) else points[0]
-        return points[:, [ends.argmin(), ends.argmax()]]
-    try:
-        return points[:, ConvexHull(varying.T).vertices]
-    except QhullError:  # flat, along no axis; or fewer points than a body has corners
-        return points
+    """Return the corners of the convex hull of points (P, 3), (K, 3), or all points if in doubt."""
+    varying = points[:, np.ptp(points, axis=0) > 0]
+    if varying.shape[1] > 1:
+        with suppress(QhullError):  # flat, along no axis; or fewer points than a hull has corners
+            return points[ConvexHull(varying).vertices]
+    return points

@@ -16,7 +16,7 @@ from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA, bone_parents
 from feeders.base import BatchFeeder, at_least_one, one_of
-from feeders.clips import Clips, turns
+from feeders.clips import Clips, corners, turns
 from feeders.randomness import sample_uniforms
 from feeders.streams import bones, motion
 
@@ -119,10 +119,10 @@ class Feeder(BatchFeeder):
             x = bones(x, parents) if self._as_bones else x
             self._deterministic = (motion(x) if self._as_motion else x).astype(self._dtype)
             return
-        self._clips = Clips(centred, self._dtype)
-        self._corners = self._clips.corners()
+        self._corners = corners(centred, self._dtype)
         if self._as_bones:
-            self._clips = Clips([bones(frames, parents) for frames in centred], self._dtype)
+            centred = [bones(frames, parents) for frames in centred]
+        self._clips = Clips(centred, self._dtype)
 
     def _augmented(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the randomly turned, scaled and re-timed samples, (N, 3, T, V, 1)."""

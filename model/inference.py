@@ -126,9 +126,7 @@ def run_blocks(blocks: Sequence[FoldedBlock], x: Tensor, *, pool: bool = False) 
     parts = [slice(start, start + SAMPLES) for start in range(0, n, SAMPLES)]
     with torch.autocast(x.device.type, enabled=False):
         map_shares(work, parts, x.device)
-    # NaN if a sample has any number that is not finite, of which ``_ordered`` may lose sight; or 0.
-    doubt = x.flatten(1).sum(1).mul_(0)
-    return result.add_(doubt.view(-1, *[1] * (result.ndim - 1)))
+    return result
 
 
 class _Memory:
@@ -192,7 +190,7 @@ def _graph(graph: FoldedGraph, x: Tensor, memory: _Memory, number: int) -> Tenso
             target.flatten(1).addmm_(graph.residual, sample)
     if graph.residual is None:
         z.add_(x)
-    return _relu(z)
+    return z.clamp_min_(0)
 
 
 def _temporal(temporal: FoldedTemporal, z: Tensor, x: Tensor, memory: _Memory) -> Tensor:
@@ -201,7 +199,7 @@ def _temporal(temporal: FoldedTemporal, z: Tensor, x: Tensor, memory: _Memory) -
     w, stride = c // 4, temporal.stride
     reduced = memory("reduced", n, 3 * w, v, t)
     _convolve(temporal.reduce, temporal.reduce_bias, z, out=reduced)
-    parts = _relu(reduced).split(w, dim=1)
+    parts = reduced.clamp_min_(0).split(w, dim=1)
     y = memory.output(n, c, v, -(-t // stride))
     ends = y.split(w, dim=1)
     weights = zip(temporal.kernels, temporal.kernel_biases, temporal.dilations, strict=True)
@@ -216,7 +214,7 @@ def _temporal(temporal: FoldedTemporal, z: Tensor, x: Tensor, memory: _Memory) -
     elif temporal.residual is not None:
         matrices = temporal.residual.expand(n, -1, -1)
         y.flatten(2).baddbmm_(matrices, x[..., ::stride].flatten(2))
-    return _relu(y)
+    return y.clamp_min_(0)
 
 
 def _convolve(weight: Tensor, bias: Tensor, x: Tensor, out: Tensor) -> None:
@@ -252,35 +250,18 @@ def _convolve_in_time(
         torch.addmm(bias.unsqueeze(1), kernel.flatten(1), columns, out=target)
 
 
-def _relu(x: Tensor) -> Tensor:
-    """Apply the ReLU to x in place."""
-    _ordered(x).clamp_min_(0)
-    return x
-
-
 def _max_of_neighbours(x: Tensor) -> Tensor:
-    """Return the maximum of each frame and those before and after it, (n, C, V, T); x >= 0.
+    """Return the maximum of each frame and those before and after it, (n, C, V, T).
 
     Several times as fast as torch's max pool.
     """
     if x.shape[3] == 1:
         return x
-    given = _ordered(x)
-    pairs = torch.maximum(given[..., :-1], given[..., 1:])
-    y = torch.empty_like(given)
+    pairs = torch.maximum(x[..., :-1], x[..., 1:])
+    y = torch.empty_like(x)
     y[..., 0], y[..., -1] = pairs[..., 0], pairs[..., -1]
     torch.maximum(pairs[..., :-1], pairs[..., 1:], out=y[..., 1:-1])
-    return y.view(x.dtype)
-
-
-def _ordered(x: Tensor) -> Tensor:
-    """Return x itself, or of bfloat16 its bits as integers, (n, C, V, T), the same memory.
-
-    They are negative where the sign is, also a NaN's, and order as the numbers do where it is not.
-    torch compares bfloat16 numbers by way of float32, which takes six times as long (ReLU, AVX2;
-    not measured with AVX-512). float16 stays as it is: it overflows, and that must show.
-    """
-    return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
+    return y
 
 
 def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
