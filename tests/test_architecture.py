@@ -22,6 +22,9 @@ ALLOWED = {
 }
 WITHOUT_TORCH = ("__init__.py", "errors.py", "files.py", "untrusted.py")
 """What data uses of the engine, and what that imports."""
+WINGS = ("data.preparation",)
+PLUGS = ("data/ntu", "data/ntu120")
+"""The command lines that plug a wing in."""
 CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))
 
 
@@ -51,6 +54,15 @@ def test_rooms_import_only_what_they_may(room):
                 inside = any((name + ".").startswith(f"{ok}.") for ok in ALLOWED[room])
                 parent = any(f"{ok}.".startswith(name + ".") for ok in ALLOWED[room])
                 assert inside or parent, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_core_imports_no_wing():
+    for room in ALLOWED:
+        for path in (ROOT / room).rglob("*.py"):
+            place = path.relative_to(ROOT).parent.as_posix()
+            if place not in PLUGS and not place.replace("/", ".").startswith(WINGS):
+                found = {name for name in imported(path) if name.startswith(WINGS)}
+                assert not found, f"{path.relative_to(ROOT)} imports {found}"
 
 
 def test_data_knows_no_torch_and_the_engine_no_field():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from launch import run
 
-from data import ntu_cli
+from data.preparation import command as ntu_cli
 from data.splits import EXEMPLARS, NOVEL_ACTIONS, NTU120
 from data.store import Store
 from feeders.sequences import open_sequences

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.ntu_cli import choose_actors
+from data.preparation.command import choose_actors
 
 if __name__ == "__main__":
     sys.exit(choose_actors("ntu120"))

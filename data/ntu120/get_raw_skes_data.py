@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.ntu_cli import read
+from data.preparation.command import read
 
 if __name__ == "__main__":
     sys.exit(read("ntu120"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.decimals import is_number, parse_decimals
+from data.preparation.decimals import is_number, parse_decimals
 
 PLAIN = st.from_regex(r"-?[0-9]{1,9}(\.[0-9]{0,9})?", fullmatch=True)
 ANY = st.from_regex(

@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from data.align import move_to_origin
-from data.bodies import collect_bodies, denoise
-from data.ntu_steps import denoise_step, read_step, transform_step
-from data.recording import read_recording
+from data.preparation.align import move_to_origin
+from data.preparation.bodies import collect_bodies, denoise
+from data.preparation.recording import read_recording
+from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import DATA_SETS
 from data.store import Store
 

@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from data import ntu_cli
 from data.demo import samples, write_raw
 from data.errors import DataError
-from data.ntu_steps import denoise_step, read_step, transform_step
-from data.recording import SampleFault
+from data.preparation import command as ntu_cli
+from data.preparation.recording import SampleFault
+from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 
 # Runs one step on small pieces, so that there is much to interrupt.
@@ -24,7 +24,7 @@ _STEP = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from data.ntu_steps import denoise_step, read_step, transform_step
+from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 step, source, output = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 if step == "read":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.recording import (
+from data.preparation.recording import (
     SampleFault,
     _read_carefully,
     _read_quickly,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.ntu_steps import write_published
+from data.preparation.steps import write_published
 from data.splits import NTU120, parse_name
 from data.store import write_store
 from feeders.feeder_ntu import Feeder

@@ -18,13 +18,13 @@ import eigen_normalization
 import ensemble
 import main_multigpu
 from data import ucla
-from data.align import move_to_origin
-from data.bodies import collect_bodies, denoise
 from data.errors import DataError
 from data.labels import labels_of_data_set
-from data.ntu_steps import denoise_step, read_step, transform_step
-from data.recording import read_recording
-from data.shards import INDEX
+from data.preparation.align import move_to_origin
+from data.preparation.bodies import collect_bodies, denoise
+from data.preparation.chunks import INDEX
+from data.preparation.recording import read_recording
+from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from data.store import Store
 from feeders import feeder_ntu, feeder_ucla

@@ -15,8 +15,8 @@ from torch import nn
 
 from data import ucla
 from data.demo import samples, write_raw
-from data.ntu_steps import denoise_step, read_step, transform_step
-from data.shards import INDEX
+from data.preparation.chunks import INDEX
+from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from torchlight.checkpoint import StateFile, save_weights
 from torchlight.config import build

@@ -4,8 +4,8 @@
     denoise_step   raw_data/                   -> denoised_data/  (at most two actors)
     transform_step denoised_data/              -> NTU60.h5, with ``npz`` also NTU60_CS.npz, ...
 
-Between the steps lie folders of pieces (``data.shards``). Killed at any moment, a step started
-again gives what an undisturbed run would have given.
+Between the steps lie folders of pieces (``data.preparation.chunks``). Killed at any moment, a step
+started again gives what an undisturbed run would have given.
 """
 
 import csv
@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.align import find_origin, move_to_origin, present
-from data.bodies import Body, collect_bodies, denoise
 from data.errors import DataError, printable
 from data.npz import NpzWriter, read_array
-from data.recording import JOINTS, Recording, SampleFault, read_recording
-from data.shards import (
+from data.preparation.align import find_origin, move_to_origin, present
+from data.preparation.bodies import Body, collect_bodies, denoise
+from data.preparation.chunks import (
     INDEX,
     PIECE,
     Piece,
@@ -38,6 +37,7 @@ from data.shards import (
     read_index,
     remark_of,
 )
+from data.preparation.recording import JOINTS, Recording, SampleFault, read_recording
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
 from torchlight.files import atomic_write, remove_leftovers

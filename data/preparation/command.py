@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.errors import DataError, printable
-from data.ntu_steps import SKIPPED, Summary, denoise_step, read_step, transform_step
-from data.recording import SampleFault
-from data.shards import Remark
+from data.preparation.chunks import Remark
+from data.preparation.recording import SampleFault
+from data.preparation.steps import SKIPPED, Summary, denoise_step, read_step, transform_step
 from data.splits import DATA_SETS, DataSet
 
 RAW, DENOISED = Path("raw_data"), Path("denoised_data")

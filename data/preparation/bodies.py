@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.recording import JOINTS, Recording, SampleFault
+from data.preparation.recording import JOINTS, Recording, SampleFault
 
 MIN_FRAMES = 11  # a body with this many frames or fewer is noise
 MAX_WIDTH = 0.8  # a frame is noisy where a body is wider than this share of its height

@@ -24,7 +24,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.npz import read_array, write_npz
-from data.recording import SampleFault
+from data.preparation.recording import SampleFault
 from torchlight.files import atomic_write, remove_leftovers
 from torchlight.untrusted import read_bounded
 

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.decimals import is_number, parse_decimals
 from data.errors import DataError
+from data.preparation.decimals import is_number, parse_decimals
 from data.skeletons import NTU
 from torchlight.untrusted import read_bounded
 

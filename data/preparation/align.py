@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.recording import JOINTS, SampleFault
+from data.preparation.recording import JOINTS, SampleFault
 
 SPINE = 1  # "joint 2" of the literature, the middle of the spine
 _WIDTH = JOINTS * 3

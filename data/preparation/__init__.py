@@ -1,0 +1,1 @@
+"""Wing: raw recordings to the store. The core (skeletons, splits, store) never imports it."""
