@@ -15,7 +15,8 @@ Layout (n samples in name order, R rows)::
 Attributes: format, version, dataset, skeleton, num_class, max_frames (longest sample).
 
 ``joints`` is read through a memory map at its place in the file: opening costs nothing, a sample
-costs its own bytes, and all processes share the pages.
+costs its own bytes, and all processes share the pages. No lock is asked for: a store is written
+under a name of its own and never changed, and many cluster drives refuse locks.
 """
 
 import os
@@ -70,7 +71,7 @@ def write_store(
         ValueError: the sequences do not have the announced shapes.
     """
     offsets = np.concatenate([[0], np.cumsum(frames * actors)]).astype(np.int64)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         shape = (int(offsets[-1]), NTU.num_point, 3)
         joints = file.create_dataset("joints", shape, "<f4")
         for start, block in _blocks(offsets, sequences):
@@ -241,7 +242,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             if _attribute(file, "format") != FORMAT:
                 raise DataError(f"{path}: an HDF5 file, but no skeleton store")
             found = _attribute(file, "version")
@@ -253,6 +254,10 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except DataError:
         raise
     except Exception as error:  # h5py raises a dozen kinds on damaged files
+        if isinstance(error, OSError) and error.errno:  # the system's word, not HDF5's
+            locked = "; set HDF5_USE_FILE_LOCKING=FALSE" if "lock file" in str(error) else ""
+            said = os.strerror(error.errno)
+            raise DataError(f"{path}: cannot be read ({said}){locked}") from error
         raise DataError(f"{path}: damaged, or no skeleton store ({printable(error)})") from error
 
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .checkpoint import StateFile
 from .config import Config
 from .errors import UserError, printable
 from .files import reason, remove_leftovers
+from .locks import FolderLock, Locked
 
 ARTEFACTS = (
     "resume.*.state",
@@ -23,9 +22,6 @@ ARTEFACTS = (
 )
 """What a run writes, and all that ``--overwrite`` deletes (and the configuration's copy)."""
 
-_LOCK_PATIENCE_S = 3
-"""So long may the process before be dying while its launcher already starts this one."""
-
 
 class WorkDir:
     """A run's folder, locked for as long as this object lives (rank 0 makes one)."""
@@ -33,7 +29,12 @@ class WorkDir:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = StateFile(self.path)
-        self._lock = FileLock(self.path / ".lock", timeout=_LOCK_PATIENCE_S)
+        self._lock = FolderLock(self.path)
+
+    @property
+    def note(self) -> str | None:
+        """What to say of a lock that does not keep everybody out."""
+        return self._lock.note
 
     def open(self, config: Config, config_name: str) -> bool:
         """Lock the folder, save the resolved configuration there; return whether to resume.
@@ -49,10 +50,8 @@ class WorkDir:
             self._lock.acquire()
             remove_leftovers(self.path, [*ARTEFACTS, config_name])
             return self._settle(config, self.path / config_name)
-        except Timeout as error:
-            raise UserError(
-                f"{self.path}: another run is writing there; wait for it, or say --work-dir OTHER"
-            ) from error
+        except Locked as error:
+            raise UserError(f"{self.path}: {error}; or say --work-dir OTHER") from error
         except OSError as error:
             self.close()
             raise UserError(f"{self.path}: work_dir cannot be written ({reason(error)})") from error

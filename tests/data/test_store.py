@@ -1,6 +1,9 @@
 """The store gives back what was written, and refuses what is damaged."""
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import pickle
 
 import h5py
@@ -135,6 +138,31 @@ def test_truncated_at_any_length(path):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"s\.h5"):
             Store(path)
+
+
+def test_no_lock_is_asked_for(path, sequences):
+    with open(path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # HDF5's own lock would be refused
+        assert Store(path).sequence(0).tobytes() == sequences[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOLCK, "unable to lock file, errno = 37"),
+        (errno.EACCES, "unable to open file"),
+        (errno.EIO, "file read failed"),
+    ],
+)
+def test_what_the_drive_refuses_is_no_damage(path, monkeypatch, number, said):
+    def refuse(*args, **more):
+        raise OSError(number, f"Unable to synchronously open file ({said})")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(DataError, match=os.strerror(number)) as caught:
+        Store(path)
+    assert "damaged" not in str(caught.value)
+    assert ("HDF5_USE_FILE_LOCKING=FALSE" in str(caught.value)) == (number == errno.ENOLCK)
 
 
 def test_unknown_benchmark_and_split(path):
