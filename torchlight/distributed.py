@@ -8,12 +8,14 @@ import argparse
 import contextlib
 import gc
 import os
+import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -148,9 +150,101 @@ class SharedError(UserError):
     """An error that every rank has heard of: rank 0 prints it, the others stay quiet."""
 
 
+_LAUNCHERS = (
+    ("RANK", ("WORLD_SIZE",), "LOCAL_RANK"),  # torchrun
+    ("OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",), "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", ("PMI_SIZE",), "MPI_LOCALRANKID"),
+    ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"), "SLURM_LOCALID"),
+)
+"""How torchrun, mpirun and srun tell a process its rank, the number of processes, and its rank on
+this machine. srun comes last: the others run inside jobs of Slurm."""
+
+_UNPROVEN_PATIENCE_S = 60
+"""How long task 0 waits for the others where it may be no task of ``srun``."""
+
+
+class _Launch(NamedTuple):
+    """What the launcher says of this process; without one, that it is the only one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    by_srun: bool = False
+
+
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """The rank the launcher gave this process; 0 without a launcher."""
-    return int(environment.get("RANK", "0"))
+    return _launch(environment).rank
+
+
+def _launch(environment: Mapping[str, str]) -> _Launch:
+    for rank, sizes, local in _LAUNCHERS:
+        if rank in environment and (rank == "RANK" or local in environment):
+            by_srun = rank == "SLURM_PROCID"
+            if by_srun and _in_batch_script(environment):
+                break
+            size = _first_of(environment, *sizes) or "1"
+            where = environment.get(local, "0")
+            return _Launch(int(environment[rank]), int(size), int(where), by_srun)
+    return _Launch()
+
+
+def _first_of(environment: Mapping[str, str], *names: str) -> str:
+    """The first of these variables that is set; else nothing."""
+    return next((environment[name] for name in names if name in environment), "")
+
+
+def _in_srun(environment: Mapping[str, str]) -> bool:
+    return bool(_first_of(environment, "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS"))
+
+
+def _in_batch_script(environment: Mapping[str, str]) -> bool:
+    """Whether this is the one process of a batch script, which is shown task 0 of its whole job."""
+    return environment.get("ENVIRONMENT") == "BATCH" and not _in_srun(environment)
+
+
+def _check_launch(environment: Mapping[str, str], launch: _Launch) -> None:
+    """Refuse variables that contradict each other; note where one process is not what was meant.
+
+    Raises:
+        UserError: as many processes as WORLD_SIZE were not started, or the rank is not of them.
+    """
+    rank, size, *_ = launch
+    told = environment.get("WORLD_SIZE", str(size))
+    if told != str(size) or not 0 <= rank < size:
+        raise UserError(
+            f"this is process {rank} of {size}, but WORLD_SIZE is {told}; start all processes by "
+            f"torchrun or srun, or unset WORLD_SIZE"
+        )
+    tasks = environment.get("SLURM_NTASKS", "1")
+    if launch == _Launch() and tasks != "1" and _in_batch_script(environment):
+        note = f"note: one process, in a job of {tasks} tasks; srun or torchrun starts more"
+        print(note, file=sys.stderr, flush=True)
+
+
+def _address(environment: Mapping[str, str], launch: _Launch) -> dict[str, str]:
+    """MASTER_ADDR and MASTER_PORT for where the launcher has set none, by Slurm's variables.
+
+    Task 0 is on the first node of its step. The port goes by job and step: others share machines.
+
+    Raises:
+        UserError: there are several machines, and nothing says which is the first.
+    """
+    nodes = _first_of(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    first = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]  # of "node[01-03,07],gpu1"
+    count = _first_of(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES")
+    here = _first_of(environment, "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+    alone = count == "1" or here == str(launch.size) or nodes == first != ""
+    spread = not alone and bool(count or here or launch.rank != launch.local_rank)
+    if spread and not nodes and "MASTER_ADDR" not in environment:
+        raise UserError(
+            "these processes are on several machines, but no MASTER_ADDR says where rank 0 is; "
+            "set it, or start them by torchrun"
+        )
+    job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID", "0")
+    port = 29500 if job is None else 15000 + (int(job) + 1000 * int(step)) % 14000
+    address = "127.0.0.1" if alone or not first else first
+    return {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
 
 
 def add_launcher_flags(parser: argparse.ArgumentParser) -> None:
@@ -171,22 +265,29 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
         silence_s: a rank that has died, stopped or been cut off for so long ends the run.
 
     Raises:
-        UserError: CUDA asked for and absent, or fewer devices than local processes.
+        UserError: CUDA asked for and absent, or fewer devices than local processes; the launcher's
+            variables contradict each other.
         PeersMissing: the other processes did not come.
     """
     global _watch
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank, local_rank = launched_rank(), int(os.environ.get("LOCAL_RANK", "0"))
-    own = _device(device, local_rank)
+    launch = _launch(os.environ)
+    rank, size, local_rank, by_srun = launch
+    _check_launch(os.environ, launch)
+    sees_its_own = by_srun and "SLURM_GPUS_PER_TASK" in os.environ
+    own = _device(device, 0 if sees_its_own else local_rank)
     _share_cores(own)
-    if "WORLD_SIZE" not in os.environ or size == 1:
+    if size == 1:
         return World(0, 1, 0, own)
+    for name, value in _address(os.environ, launch).items():
+        os.environ.setdefault(name, value)
     backend = "nccl" if own.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s + _WATCH_SPEAKS_FIRST_S)
     try:
-        store, *_ = next(dist.rendezvous("env://", timeout=timeout))
+        store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
         store.set_timeout(timeout)
-        attempt = _agree(store, rank, size, timeout_s)
+        unproven = by_srun and not _in_srun(os.environ)
+        patience = min(timeout_s, _UNPROVEN_PATIENCE_S) if unproven else timeout_s
+        attempt = _agree(store, rank, size, patience)
         _watch = _start_watch(attempt, store, rank, size, timeout_s, silence_s)
         with _watch.meeting():
             dist.init_process_group(
@@ -243,7 +344,10 @@ def _agree(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
                     answered.add(word)
         if missing and time.monotonic() > deadline:
             names = ", ".join(map(str, sorted(missing)))
-            raise PeersMissing(f"rank 0: rank {names} did not come to {_where()}")
+            raise PeersMissing(
+                f"rank 0: rank {names} did not come to {_where()}; are all processes started, by "
+                f"torchrun or srun?"
+            )
         time.sleep(_POLL_S)
     return own
 

@@ -10,6 +10,9 @@ import pytest
 import torch.distributed as dist
 from launch import ENVIRONMENT
 
+from torchlight import distributed
+from torchlight.errors import UserError
+
 RANK = """
 import sys
 from torchlight import distributed
@@ -92,7 +95,8 @@ def test_a_rank_of_an_attempt_that_never_met_is_not_taken_for_the_new_one(store)
 
 def test_who_did_not_come_is_named(store):
     words = said(start(store, 0, size=3, wait_s=0.5))
-    assert words == f"rank 0: rank 1, 2 did not come to 127.0.0.1:{store.port}\n"
+    assert words.startswith(f"rank 0: rank 1, 2 did not come to 127.0.0.1:{store.port}; ")
+    assert "torchrun" in words
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are named by Linux alone")
@@ -100,3 +104,83 @@ def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(store):
     # One that then still wants Python's lock, to free what it sent, would abort the process.
     ranks = [start(store, rank, script=STEP) for rank in (1, 0)]
     assert [said(rank) for rank in ranks] == ["True 0\n"] * 2
+
+
+JOB = {"SLURM_JOB_ID": "42", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
+TASK = {**JOB, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1, 0, False)),
+        (TASK, (3, 4, 1, True)),
+        # A step of fewer tasks than the job may run; a batch script; a job's shell without tasks.
+        ({**TASK, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2, 1, True)),
+        ({**JOB, "ENVIRONMENT": "BATCH"}, (0, 1, 0, False)),
+        ({"SLURM_JOB_ID": "42", "SLURM_NTASKS": "4"}, (0, 1, 0, False)),
+        # srun from a batch script; torchrun and mpirun in steps of Slurm.
+        ({**TASK, "ENVIRONMENT": "BATCH"}, (3, 4, 1, True)),
+        ({**TASK, "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "2"}, (5, 8, 2, False)),
+        (
+            {
+                **TASK,
+                "OMPI_COMM_WORLD_RANK": "1",
+                "OMPI_COMM_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+            },
+            (1, 2, 1, False),
+        ),
+        ({**TASK, "PMI_RANK": "3", "PMI_SIZE": "4"}, (3, 4, 1, True)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, (1, 2, 1, False)),
+    ],
+)
+def test_each_launcher_is_understood(environment, expected):
+    assert tuple(distributed._launch(environment)) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node[01-03,07]", "node01"),
+        ("gpu-1,gpu-2", "gpu-1"),
+        ("rack[2-3]-gpu[04-05]", "rack2-gpu04"),
+        ("a[7],b1", "a7"),
+        ("alone", "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ],
+)
+def test_tasks_meet_on_the_first_node(nodes, first):
+    environment = {
+        **TASK,
+        "SLURM_STEP_ID": "2",
+        **({"SLURM_STEP_NODELIST": nodes} if nodes else {}),
+    }
+    launch = distributed._Launch(1, 4, 1, True)
+    assert distributed._address(environment, launch) == {
+        "MASTER_ADDR": first,
+        "MASTER_PORT": str(15000 + 42 + 2000),
+    }
+
+
+@pytest.mark.parametrize("variables", [{"SLURM_NNODES": "2"}, {}])
+def test_tasks_on_unknown_machines_are_told_what_starts_them(variables):
+    launch = distributed._Launch(2, 4, 0, True)
+    with pytest.raises(UserError, match="torchrun"):
+        distributed._address({**JOB, **variables}, launch)
+    assert distributed._address({**JOB, **variables, "MASTER_ADDR": "a"}, launch)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"WORLD_SIZE": "4"}, {**TASK, "WORLD_SIZE": "8"}, {"RANK": "4", "WORLD_SIZE": "4"}],
+)
+def test_variables_that_contradict_each_other_are_refused(environment):
+    with pytest.raises(UserError, match="WORLD_SIZE"):
+        distributed._check_launch(environment, distributed._launch(environment))
+
+
+def test_a_batch_script_is_told_that_it_is_one_process(capsys):
+    environment = {**JOB, "ENVIRONMENT": "BATCH"}
+    distributed._check_launch(environment, distributed._launch(environment))
+    assert "one process, in a job of 4 tasks" in capsys.readouterr().err
