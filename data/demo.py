@@ -25,6 +25,7 @@ from data.demo_motion import ACTIONS, Action, Body, act, joint_positions, mirror
 from data.errors import DataError
 from data.skeleton_text import write_skeleton_file
 from data.splits import EXEMPLARS, parse_name
+from torchlight.files import print_any_text
 
 FRAME_RATE = 30.0
 FRAMES = (60, 100)
@@ -266,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="write only the first this many")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    print_any_text()
     try:
         wanted = samples(
             actions=args.action_ids or args.actions,

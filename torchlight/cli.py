@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,10 +14,15 @@ from typing import Any, NoReturn
 from . import distributed
 from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
+from .files import print_any_text
 from .loading import end_workers
+from .signals import can_be_handled
 
 FIRST_WORD_S = 30.0
 """How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
+
+_one_at_a_time = threading.RLock()
+"""Commands share the process: its generators of random numbers, loggers, processes, workers."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +68,22 @@ def run(
     Returns:
         The exit status: the command's own; 2 after a mistake; 1 after a run that failed; that of
         the request after a run that was asked to stop; 130 after an interrupt.
+
+    Any thread may call it; of several at once, each waits for the one before.
     """
+    print_any_text()
+    if not _one_at_a_time.acquire(blocking=False):
+        print("note: waits for another run of this process to end", file=sys.stderr, flush=True)
+        _one_at_a_time.acquire()
+    try:
+        return _run(command, user_errors)
+    finally:
+        _one_at_a_time.release()
+
+
+def _run(
+    command: Callable[[ConfigurationStage], int], user_errors: tuple[type[Exception], ...]
+) -> int:
     mistakes: tuple[type[Exception], ...] = (UserError, *user_errors)
     stage = ConfigurationStage()
     last_words: str | None = None
@@ -113,8 +134,11 @@ def _leave_the_word_to_rank_zero() -> None:
 @contextlib.contextmanager
 def _leaving_on_request() -> Iterator[None]:
     """Before (and without) training there is nothing to save: SIGTERM leaves, SIGUSR1 is passed
-    over. ``Signals`` takes over while a run trains.
+    over. ``Signals`` takes over while a run trains. Off the main thread nothing is handled.
     """
+    if not can_be_handled():
+        yield
+        return
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise Stopped(0, "stopped on request; nothing was under way that needs saving")

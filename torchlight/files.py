@@ -1,6 +1,9 @@
 """Files that are either whole or absent."""
 
+import contextlib
+import io
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,14 +34,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut, where the system allows it."""
+    """Make a rename in ``folder`` survive a power cut, where the drive allows it.
+
+    Network and FUSE drives refuse it with EINVAL, EIO, ENOTSUP, EACCES, ...: the file itself is
+    safe by then, so no error of this is worth the loss of a run.
+    """
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
@@ -57,3 +65,13 @@ def remove_leftovers(folder: Path, names: Iterable[str] = ("*",)) -> None:
 def reason(error: OSError) -> str:
     """What the system says, without number and path: "No space left on device"."""
     return error.strerror or str(error)
+
+
+def print_any_text() -> None:
+    """Let standard output escape what its encoding lacks, where it would raise an error instead.
+
+    An ASCII terminal then shows "L\\xe4ufe", and no line is lost.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")

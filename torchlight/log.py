@@ -38,7 +38,7 @@ def start_logging(is_main: bool, file: Path | None) -> logging.Logger:
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
     if file is not None:
-        written = _LogFile(file, encoding="utf-8", delay=True)
+        written = _LogFile(file, encoding="utf-8", errors="backslashreplace", delay=True)
         written.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(written)
     return logger

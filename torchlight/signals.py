@@ -1,10 +1,19 @@
 """Signals as requests that the training loop attends to between two steps."""
 
+import logging
 import os
 import signal
 import sys
+import threading
 from enum import IntEnum
 from types import FrameType
+
+from .log import NAME
+
+
+def can_be_handled() -> bool:
+    """Whether this thread may handle signals; Python lets the main one alone."""
+    return threading.current_thread() is threading.main_thread()
 
 
 class Request(IntEnum):
@@ -29,7 +38,8 @@ class Request(IntEnum):
 class Signals:
     """Collects SIGTERM and SIGINT (save and leave) and SIGUSR1 (save and go on).
 
-    A second SIGINT leaves at once. Use as a context manager in the main thread.
+    A second SIGINT leaves at once. Use as a context manager; off the main thread it collects
+    nothing, and says so.
     """
 
     def __init__(self) -> None:
@@ -37,6 +47,12 @@ class Signals:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Signals":
+        if not can_be_handled():
+            logging.getLogger(NAME).info(
+                "note: not in the main thread, so SIGTERM, SIGINT and SIGUSR1 save no state; one "
+                "is saved after each epoch and every --save-minutes"
+            )
+            return self
         wanted = {
             "SIGTERM": Request.TERMINATE,
             "SIGINT": Request.INTERRUPT,

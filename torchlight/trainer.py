@@ -7,6 +7,7 @@ position in the run, never by what came before, so that there is no generator to
 
 import contextlib
 import platform
+import shlex
 import sys
 import time
 import warnings
@@ -101,6 +102,8 @@ class Trainer:
         self.log = start_logging(
             world.is_main, self.folder / "log.txt" if config.print_log else None
         )
+        if self._work_dir.note:
+            self.log.info(f"note: {self._work_dir.note}")
         self._publisher = Publisher(config, self.folder, self.log, test_set)
 
     # -- the two phases ---------------------------------------------------------------------
@@ -591,7 +594,7 @@ class Trainer:
         self.log.info(
             f"in {self.folder}: weights {BEST}, best_test_confusion.png, "
             f"best_test_each_class_acc.csv, best_test_wrong.txt; "
-            f"curves: tensorboard --logdir {self.folder}"
+            f"curves: tensorboard --logdir {shlex.quote(str(self.folder))}"
         )
 
     def _report_on(self, tag: str, title: str, *, scores: bool = False) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import torch.distributed as dist
 
 from .log import NAME
+from .signals import can_be_handled
 
 RUNNING, WAITING, DONE = "running", "waiting", "done"
 
@@ -61,7 +62,9 @@ class Watch:
         self._signals.setblocking(False)
         wakeup.setblocking(False)
         self._wakeup = wakeup  # kept alive
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self._wakeup_before = -1
+        if can_be_handled():
+            self._wakeup_before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         self._beat()
 
     def start(self) -> None:
@@ -72,7 +75,8 @@ class Watch:
     def stop(self, last_words: str | None = None) -> None:
         """End the watch in good order, or tell the others why this rank fails."""
         self._state = DONE
-        signal.set_wakeup_fd(-1)
+        if can_be_handled():
+            signal.set_wakeup_fd(self._wakeup_before)
         with contextlib.suppress(RuntimeError):
             if last_words is not None:
                 self._store.set(self._verdict_key, f"{self._name(self._rank)} failed: {last_words}")

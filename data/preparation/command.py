@@ -12,6 +12,7 @@ from data.preparation.chunks import Remark
 from data.preparation.recording import SampleFault
 from data.preparation.steps import SKIPPED, Summary, denoise_step, read_step, transform_step
 from data.splits import DATA_SETS, DataSet
+from torchlight.files import print_any_text
 
 RAW, DENOISED = Path("raw_data"), Path("denoised_data")
 _SHOWN = 20  # lines of the table; the rest is in skipped.csv
@@ -109,6 +110,7 @@ def _available_cores() -> int:
 
 def _report(step: str, dataset: str, output: Path, run: Callable[[DataSet], Summary]) -> int:
     """Run a step and print what it did; 0, or 1 if it skipped a sample, or 2 if it cannot work."""
+    print_any_text()
     started = time.perf_counter()
     try:
         summary = run(DATA_SETS[dataset])
