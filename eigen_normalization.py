@@ -16,22 +16,22 @@ from tqdm import tqdm
 from model.errors import ModelError
 from model.koopman import NormalizationReport, normalize_eigenvalues
 from torchlight.checkpoint import load_weights, save_weights
-from torchlight.cli import run
+from torchlight.cli import Parser, run
 from torchlight.errors import UserError
-from torchlight.files import atomic_write, remove_leftovers
+from torchlight.files import atomic_write, path_argument, remove_leftovers
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 2 after a mistake of the user's."""
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
-    return run(lambda stage: _normalize(arguments), (ModelError,))
+    words = sys.argv[1:] if argv is None else argv
+    return run(lambda stage: _normalize(_parse(words)), (ModelError,))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Normalise the eigenvalues of Koopman operators.")
+    parser = Parser(description="Normalise the eigenvalues of Koopman operators.")
     add = parser.add_argument
-    add("--load-path", type=Path, required=True, help="checkpoint to read")
-    add("--save-path", type=Path, required=True, help="checkpoint to write")
+    add("--load-path", type=path_argument, required=True, help="checkpoint to read")
+    add("--save-path", type=path_argument, required=True, help="checkpoint to write")
     add("--num-class", type=int, help="number of classes the file must have")
     add("--rank", type=int, default=32, help="eigenvalues changed in each class (32)")
     add("--power", type=float, default=0.25, help="power of the modulus (0.25)")

@@ -21,6 +21,7 @@ from data.labels import labels_in_names, labels_of_data_set
 from torchlight import cli
 from torchlight import ensemble as fusion
 from torchlight.errors import UserError
+from torchlight.files import path_argument
 from torchlight.scores import ScoreTable, is_score_file, read_scores
 
 # In the order of the published weights.
@@ -68,9 +69,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", "--datasets", help=f"benchmark: {', '.join(DATASETS)}")
     for flag, label in STREAMS.items():
         spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('-', '_')}"))
-        parser.add_argument(*spellings, metavar="DIR", help=f"scores of the {label} stream")
+        parser.add_argument(
+            *spellings, type=path_argument, metavar="DIR", help=f"scores of the {label} stream"
+        )
     parser.add_argument(
-        "--scores", nargs="+", default=[], metavar="DIR_OR_FILE", help="any streams, in any number"
+        "--scores",
+        type=path_argument,
+        nargs="+",
+        default=[],
+        metavar="DIR_OR_FILE",
+        help="any streams, in any number",
     )
     parser.add_argument(
         "--alpha",
@@ -79,7 +87,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="WEIGHT",
         help="one for each stream given, in the order of the flags above",
     )
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="where the labels are")
+    parser.add_argument("--labels", type=path_argument, metavar="FILE", help="where the labels are")
     parser.add_argument(
         "--normalise",
         choices=("none", "softmax"),
@@ -89,12 +97,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--search", action="store_true", help="find weights by cross-validation")
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation [5]")
     parser.add_argument("--seed", type=int, default=0, help="of the cut into folds [0]")
-    parser.add_argument("--out", metavar="STEM", help="write the fused scores, .npz and .pkl")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="STEM", help="write the fused scores, .npz and .pkl"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the files of --out")
     return parser.parse_args(argv)
 
 
-def _streams(args: argparse.Namespace) -> list[tuple[str, str]]:
+def _streams(args: argparse.Namespace) -> list[tuple[str, Path]]:
     """(key, path) of the streams given, in the published order."""
     named = [(key, getattr(args, key.replace("-", "_"))) for key in STREAMS]
     streams = [(key, path) for key, path in named if path] + [("", path) for path in args.scores]

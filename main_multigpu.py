@@ -16,11 +16,11 @@ from model.errors import ModelError
 from model.published import ALIASES
 from torchlight import cli, distributed
 from torchlight.checkpoint import apply_weights, load_weights
-from torchlight.config import Config, parse
+from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
 from torchlight.holdout import Subset, held_out_names
 from torchlight.numerics import prepare_torch
-from torchlight.registry import Target, binding_faults, resolve, with_built
+from torchlight.registry import Target, resolve, with_built
 from torchlight.trainer import Trainer, check_compatible
 
 OWN_PACKAGES = ("feeders", "model")
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, config_name = parse(argv, __doc__ or "")
-    feeder, model_class, evaluator = _classes(config)
+    config, feeder, model_class, evaluator = _classes(config)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
@@ -60,25 +60,23 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     return 0
 
 
-def _classes(config: Config) -> tuple[Target, Target, Target | None]:
+def _classes(config: Config) -> tuple[Config, Target, Target, Target | None]:
     """Resolve every dotted name and bind its arguments, before anything is built."""
     allowed = (*OWN_PACKAGES, *config.allow_import)
-    feeder = resolve("feeder", config.feeder, ALIASES, allowed)
-    model = resolve("model", config.model, ALIASES, allowed)
-    faults = binding_faults("test_feeder_args", feeder, config.test_feeder_args)
-    if config.phase == "train":
-        faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
-    faults += binding_faults("model_args", model, config.model_args)
-    evaluator = None
+    feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
+    model = resolve(config.named("model"), config.model, ALIASES, allowed)
+    targets = {"test_feeder_args": feeder, "train_feeder_args": feeder, "model_args": model}
+    if config.phase == "test":
+        del targets["train_feeder_args"]
+    evaluator, given = None, {}
     if config.evaluator is not None:
-        evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)
-        given = {**dict.fromkeys(_from_test_set(evaluator)), **config.evaluator_args}
-        if _from_test_set(evaluator) and (config.val_fraction or config.val_subjects):
-            faults.append(f"val_fraction, val_subjects: {evaluator.name} scores other classes")
-        faults += binding_faults("evaluator_args", evaluator, given)
-    if faults:
-        raise UserError("; ".join(faults))
-    return feeder, model, evaluator
+        evaluator = resolve(config.named("evaluator"), config.evaluator, ALIASES, allowed)
+        targets["evaluator_args"], given["evaluator_args"] = evaluator, _from_test_set(evaluator)
+        if given["evaluator_args"] and (config.val_fraction or config.val_subjects):
+            raise UserError(
+                f"--val-fraction, --val-subjects: {evaluator.name} scores other classes"
+            )
+    return bind(config, targets, ALIASES, allowed, given), feeder, model, evaluator
 
 
 def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
@@ -110,7 +108,12 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
 
 
 def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
-    """The evaluator; one that compares with exemplars is given those of the test split."""
+    """The evaluator; one that compares with exemplars is given those of the test split.
+
+    Queries are of classes that the model has no score for: they are matched unless told otherwise.
+    """
+    if target is None and hasattr(test_set, "exemplars"):
+        target = resolve("evaluator", "model.oneshot.Evaluator", ALIASES, OWN_PACKAGES)
     if target is None:
         return None
     given = {}

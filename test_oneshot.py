@@ -22,11 +22,11 @@ from model.oneshot import Evaluator
 from model.published import ALIASES
 from torchlight import cli, distributed
 from torchlight.checkpoint import Weights, apply_weights, load_weights
-from torchlight.config import Config, parse
+from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
-from torchlight.registry import binding_faults, resolve, with_built
+from torchlight.registry import resolve, with_built
 from torchlight.reports import (
     class_accuracy,
     comparison,
@@ -49,12 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, weights = _configuration(argv)
     allowed = (*OWN_PACKAGES, *config.allow_import)
-    feeder = resolve("feeder", config.feeder, ALIASES, allowed)
-    model_class = resolve("model", config.model, ALIASES, allowed)
-    faults = binding_faults("test_feeder_args", feeder, config.test_feeder_args)
-    faults += binding_faults("model_args", model_class, config.model_args)
-    if faults:
-        raise UserError("; ".join(faults))
+    feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
+    model_class = resolve(config.named("model"), config.model, ALIASES, allowed)
+    targets = {"test_feeder_args": feeder, "model_args": model_class}
+    config = bind(config, targets, ALIASES, allowed)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
@@ -76,7 +74,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         evaluator=Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"]),
         precision=lambda: precision_of(config, world.device),
     )
-    for note in precision_notes(config, world.device) if world.is_main else []:
+    for note in [*config.notes, *precision_notes(config, world.device)] if world.is_main else []:
         print(note)
     evaluation = scorer(model.to(world.device), "one-shot")
     if evaluation is not None:

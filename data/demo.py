@@ -25,7 +25,7 @@ from data.demo_motion import ACTIONS, Action, Body, act, joint_positions, mirror
 from data.errors import DataError
 from data.skeleton_text import write_skeleton_file
 from data.splits import EXEMPLARS, parse_name
-from torchlight.files import print_any_text
+from torchlight.files import path_argument, print_any_text
 
 FRAME_RATE = 30.0
 FRAMES = (60, 100)
@@ -250,7 +250,7 @@ def _turn(points: np.ndarray, yaw: float) -> np.ndarray:
 def main(argv: list[str] | None = None) -> int:
     """Write raw files; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m data.demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write to")
     parser.add_argument("--actions", type=int, default=8, help="classes, up to 120 (default: 8)")
     parser.add_argument("--action-ids", type=int, nargs="+", metavar="ID", help="these instead")
     parser.add_argument(

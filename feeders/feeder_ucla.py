@@ -86,7 +86,7 @@ class Feeder(BatchFeeder):
         dtype: str = "float32",
     ) -> None:
         _refuse(random_shift=random_shift, random_move=random_move, normalization=normalization)
-        split = _resolve_split(split, label_path)
+        split = resolve_split(split, label_path)
         self.augment = split == "train" if augment is None else augment
         self.window_size = WINDOW if window_size == -1 else at_least_one("window_size", window_size)
         self._dtype = np.dtype(one_of("dtype", dtype, ("float32", "float64")))
@@ -185,7 +185,7 @@ def _select(data: ucla.Sequences, split: str, debug: bool) -> tuple[list[str], l
     return [data.names[i] for i in chosen], [frames[i] for i in chosen]
 
 
-def _resolve_split(split: str | None, label_path: str | None) -> str:
+def resolve_split(split: str | None, label_path: str | None) -> str:
     """Return "train" or "test" from either argument; where both are given they must agree."""
     named = None if split is None else one_of("split", split, ("train", "test", "val"))
     if label_path is not None:

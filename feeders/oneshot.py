@@ -2,13 +2,16 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from data import ucla
 from data.errors import DataError
 from data.oneshot import choose_exemplars
+from feeders import feeder_ucla
 from feeders.base import BatchFeeder, at_least_one, one_of
 
 SPLITS = ("train", "test", "exemplar")
@@ -113,6 +116,62 @@ class Feeder(BatchFeeder):
             batch[chosen] = x
         assert batch is not None, "a batch has samples"
         return batch
+
+
+class UclaFeeder(Feeder):
+    """NW-UCLA's one-shot parts by the arguments of the published feeders.
+
+    Those read their samples from a pickled list, which is not read here: the cut is that of
+    ``config/ucla-oneshot``, every third class being novel, or that of the arguments.
+
+    Args:
+        label_path: a text with "train" (the auxiliary classes) or "val" (the queries) in it.
+        exemplars_only: "train" means the exemplars, as in the published feeder for testing.
+        novel_classes, exemplars, shots, seed: as of ``Feeder``. All others: as of
+            ``feeders.feeder_ucla.Feeder``.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_path: str,
+        exemplars_only: bool = False,
+        novel_classes: Sequence[int] = (0, 3, 6, 9),
+        exemplars: str | Sequence[str] = "first",
+        shots: int = 1,
+        data_path: str = "joint",
+        root: str | os.PathLike[str] = ucla.DEFAULT_ROOT,
+        repeat: int = 1,
+        window_size: int = -1,
+        debug: bool = False,
+        random_choose: bool = False,
+        random_shift: bool = False,
+        random_move: bool = False,
+        normalization: bool = False,
+        use_mmap: bool = True,
+        seed: int = 0,
+    ) -> None:
+        split = feeder_ucla.resolve_split(None, label_path)
+        super().__init__(
+            split="exemplar" if exemplars_only and split == "train" else split,
+            novel_classes=novel_classes,
+            exemplars=exemplars,
+            shots=shots,
+            base=feeder_ucla.Feeder,
+            base_args={
+                "data_path": data_path,
+                "root": root,
+                "repeat": repeat,
+                "window_size": window_size,
+                "debug": debug,
+                "random_choose": random_choose,
+                "random_shift": random_shift,
+                "random_move": random_move,
+                "normalization": normalization,
+                "use_mmap": use_mmap,
+            },
+            seed=seed,
+        )
 
 
 def _part(

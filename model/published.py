@@ -16,8 +16,20 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
         "model.classifier.Model",
         {"head": "koopman", "return_features": True},
     ),
-    "model.ctrgcn_origin.Model": ("model.classifier.Model", {"head": "average"}),
+    **dict.fromkeys(  # NKP's name for it, and CTR-GCN's own
+        ("model.ctrgcn_origin.Model", "model.ctrgcn.Model"),
+        ("model.classifier.Model", {"head": "average"}),
+    ),
+    "model.ctrgcn_emb.Model": (
+        "model.classifier.Model",
+        {"head": "average", "return_features": True},
+    ),
     "graph.ntu_rgb_d.Graph": ("model.graph.Graph", {"skeleton": "ntu"}),
     "graph.ucla.Graph": ("model.graph.Graph", {"skeleton": "ucla"}),
     "feeders.feeder_oneshot.Feeder": ("feeders.feeder_ntu.Feeder", {}),
+    "feeders.feeder_ucla_oneshot.Feeder": ("feeders.oneshot.UclaFeeder", {}),
+    "feeders.feeder_ucla_oneshot_test.Feeder": (
+        "feeders.oneshot.UclaFeeder",
+        {"exemplars_only": True},
+    ),
 }

@@ -236,7 +236,7 @@ def test_an_error_on_two_processes_is_said_once(config_file, tmp_path, late):
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
-    assert "base_lr" in done.stderr
+    assert "--base-lr" in done.stderr
     assert not (tmp_path / "w").exists()
 
 

@@ -7,39 +7,100 @@ of a YAML and the flags of the command line (``base_lr`` is ``--base-lr`` and ``
 import argparse
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from .cli import Parser
-from .distributed import add_launcher_flags
+from .distributed import add_launcher_flags, launched_size
 from .errors import UserError, printable
-from .files import atomic_write
-from .registry import nearest
+from .files import atomic_write, expanded
+from .registry import Aliases, Target, binding_faults, fitted_arguments, nearest
 from .untrusted import read_bounded
+from .values import Loader, Plain, fitted, meaning
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 RETIRED = {
     "config": "it is the file itself",
-    "local_rank": "the launcher sets it",
-    "nprocs": "the launcher sets it",
+    **dict.fromkeys(("local_rank", "nprocs", "master_port"), "the launcher sets it"),
     "model_saved_name": "weights are saved in work_dir as runs-<epoch>-<step>.pt",
+    **dict.fromkeys(
+        ("only_train_part", "only_train_epoch"), "the adjacency is trained from the first epoch on"
+    ),
 }
-"""Keys found in configurations that the published code saved, and why they are passed over."""
+"""Keys found in published configurations, and why they are passed over; the log says so."""
 
+_PATHS = ("work_dir", "weights")
 _LARGEST_YAML_BYTES = 1 << 16  # a second of parsing; configurations have some 1,000 bytes
+
+
+def _device(value: Any) -> Any:
+    """``cuda:1`` (and ``cuda:0,1``, a list of these) as indices, as torch's and others' words."""
+    words = value if isinstance(value, list) else [value]
+    texts = [str(word).strip().lower() for word in words]
+    if len(texts) == 1 and re.fullmatch(r"auto|cpu(:0)?|cuda|gpu", texts[0]):
+        return texts[0].removesuffix(":0").replace("gpu", "cuda")
+    numbers = [text.removeprefix("cuda:").removeprefix("gpu:") for text in texts]
+    indices = [index.strip() for text in numbers for index in text.split(",")]
+    if not all(index.isascii() and index.isdigit() for index in indices):
+        raise ValueError("is none of auto, cpu, cuda, cuda:0 and CUDA indices such as [0, 1]")
+    if len(set(map(int, indices))) != len(indices) or not indices:
+        raise ValueError("needs one CUDA index or more, all different")
+    return [int(index) for index in indices]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the user wrote, and where: for messages, and for types that are known only later.
+
+    ``written`` are the values as read, ``flags`` the dotted names of those given by flags,
+    ``notes`` what is to be said in the log.
+    """
+
+    source: str = ""
+    written: Mapping[str, Any] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def named(self, dotted: str) -> str:
+        """How the user wrote the setting ``dotted``: ``--model-args drop_out`` or ``base_lr``."""
+        key, _, rest = dotted.partition(".")
+        by_flag = any(f"{dotted}.".startswith(f"{flag}.") for flag in self.flags)
+        return f"--{key.replace('_', '-')} {rest}".rstrip() if by_flag else dotted
+
+    def titled(self, key: str) -> str:
+        """The same at the beginning of a line."""
+        return self.named(key) if self.named(key)[:2] == "--" else f'key "{key}"'
+
+    def shown(self, key: str, value: Any) -> str:
+        """The same with its value."""
+        return f"{self.titled(key)} {value}"
 
 
 class Config(BaseModel):
     """Everything that decides a run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     work_dir: str = Field("./work_dir/temp", description="folder for everything the run writes")
     phase: Literal["train", "test"] = Field("train", description="train, or test --weights")
@@ -86,8 +147,8 @@ class Config(BaseModel):
     )
     test_batch_size: Positive = 64
 
-    device: Literal["auto", "cpu", "cuda"] | list[NotNegative] = Field(
-        "auto", description="auto, cpu, cuda, or CUDA indices in the order of local processes"
+    device: Annotated[Literal["auto", "cpu", "cuda"] | list[int], BeforeValidator(_device)] = Field(
+        "auto", description="auto, cpu, cuda, or CUDA indices in the order of processes"
     )
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="autocast precision")
     compile: bool = Field(False, description="torch.compile the model")
@@ -122,17 +183,30 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
+        """Raise ValueError; names in braces stand for settings as the user wrote them."""
         if self.phase == "test" and self.weights is None:
-            raise ValueError("phase: test needs weights; say --weights FILE")
+            raise ValueError("{phase} needs weights; say --weights FILE")
         if self.val_fraction is not None and self.val_subjects is not None:
-            raise ValueError("val_fraction and val_subjects exclude each other; give one")
+            raise ValueError(
+                "{val_fraction} and {val_subjects} exclude each other; say --val-fraction None "
+                "or --val-subjects None"
+            )
         if self.nesterov and self.optimizer != "SGD":
-            raise ValueError("nesterov: only SGD has it")
+            raise ValueError("{nesterov} is for SGD, not for {optimizer}; say --nesterov False")
         if self.step != sorted(set(self.step)):
-            raise ValueError(f"step: {self.step} is not in rising order")
+            raise ValueError("{step} is not in rising order")
         if self.start_epoch >= self.num_epoch:
-            raise ValueError(f"start_epoch: {self.start_epoch} leaves none of {self.num_epoch}")
+            raise ValueError("{start_epoch} leaves none of {num_epoch}; say --start-epoch 0")
         return self
+
+    def named(self, dotted: str) -> str:
+        """How the user wrote a setting, as a flag or as a key; for messages."""
+        return self._origin.named(dotted)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said in the log of how the configuration was read."""
+        return self._origin.notes
 
     def recipe(self) -> dict[str, Any]:
         """The keys that decide the weights a run ends with (not where, or how fast, it runs)."""
@@ -202,31 +276,96 @@ def parse(
         raise UserError("; ".join(faults))
     if path is None:
         raise UserError("--config FILE is missing (see config/ for one of each benchmark)")
+    try:
+        path = expanded(path)
+    except ValueError as error:
+        raise UserError(f"--config: {error}") from error
     values = read_yaml(path)
-    for key in RETIRED:
-        values.pop(key, None)
+    retired = [key for key in RETIRED if values.pop(key, None) is not None]
+    notes = [f'{path}: key "{key}" is passed over: {RETIRED[key]}' for key in retired]
     if values.pop("allow_import", None):
         raise UserError(
             f'{path}: key "allow_import": a file cannot let its own dotted names in; '
             f"say --allow-import PACKAGE on the command line"
         )
-    merged = {**values, **{key: _flag_value(key, flag, values) for key, flag in flags.items()}}
-    return build(merged, path), Path(path).name
+    spelled = {key: _flag_value(key, flag, values) for key, flag in flags.items()}
+    by_flag = frozenset(name for key, flag in flags.items() for name in _dotted(key, flag))
+    config = build({**values, **spelled}, path, by_flag)
+    one = isinstance(config.device, list) and len(config.device) == 1
+    if one and launched_size() > 1 and "device" not in by_flag:  # passed over by published code too
+        notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
+        config = config.model_copy(update={"device": "cuda"})
+    config._origin = replace(config._origin, notes=tuple(notes))
+    return config, Path(path).name
 
 
-def build(values: dict[str, Any], source: str) -> Config:
+def build(values: Mapping[str, Any], source: str, by_flag: frozenset[str] = frozenset()) -> Config:
     """Check ``values`` (from ``source``) and make the configuration.
 
+    Args:
+        by_flag: dotted names of the values that are from flags instead.
+
     Raises:
-        UserError: every fault, with its key and what is allowed.
+        UserError: every fault, with its key or flag and what is allowed.
     """
+    origin = Origin(source, values, by_flag)
+    found: dict[str, Any] = {}
+    faults: list[tuple[str, str]] = []
+    for key, value in values.items():
+        known = Config.model_fields.get(key)
+        found[key] = fitted(known.annotation, value) if known else meaning(value)
+        if key in _PATHS and isinstance(found[key], str):
+            try:
+                found[key] = expanded(found[key])
+            except ValueError as error:
+                faults.append((key, f"{origin.titled(key)}: {error}"))
     try:
-        return Config(**values)
+        config = Config(**found)
     except ValidationError as error:
-        faults = [_fault(entry) for entry in error.errors(include_url=False)]
-        raise UserError(f"{source}: {'; '.join(dict.fromkeys(faults))}") from error
-    except TypeError as error:
-        raise UserError(f"{source}: {error}") from error
+        faults += [_fault(entry, origin, found) for entry in error.errors(include_url=False)]
+    if faults:
+        in_file = dict.fromkeys(text for key, text in faults if key not in by_flag)
+        in_flags = dict.fromkeys(text for key, text in faults if key in by_flag)
+        lines = [f"{source}: {'; '.join(in_file)}"] if in_file else []
+        raise UserError("; ".join([*lines, *in_flags]))
+    config._origin = origin
+    return config
+
+
+def bind(
+    config: Config,
+    targets: Mapping[str, Target],
+    aliases: Aliases,
+    allowed: Iterable[str],
+    given: Mapping[str, Iterable[str]] = types.MappingProxyType({}),
+) -> Config:
+    """The configuration with the arguments of each target as its signature means them.
+
+    Args:
+        targets: by the key that holds their arguments.
+        given: arguments that are no matter of the configuration, by the same keys.
+
+    Raises:
+        UserError: all arguments that are unknown, missing or of another type.
+    """
+    origin, update, faults = config._origin, {}, []
+    for key, target in targets.items():
+        read = origin.written.get(key) or {}
+        written = {
+            name: read[name] if name in read and meaning(read[name]) == value else value
+            for name, value in getattr(config, key).items()
+        }
+        try:
+            update[key] = fitted_arguments(target, written, aliases, allowed)
+        except ValueError as error:
+            name, _, text = str(error).partition(": ")
+            faults.append(f"{origin.named(f'{key}.{name}')}: {text}")
+            continue
+        arguments = {**dict.fromkeys(given.get(key, ())), **update[key]}
+        faults += binding_faults(key, target, arguments, origin.named)
+    if faults:
+        raise UserError("; ".join(faults))
+    return config.model_copy(update=update)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -235,14 +374,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: absent, unreadable, not YAML, or not such a mapping.
     """
-    file = Path(path)
+    file, data = Path(path), b""
     try:
-        text = read_bounded(file, _LARGEST_YAML_BYTES).decode("utf-8")
-        content = yaml.load(text, Loader=_StrictLoader)
+        data = read_bounded(file, _LARGEST_YAML_BYTES)
+        content = yaml.load(data.decode("utf-8-sig"), Loader=Loader)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start})") from error
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{file}: line {line}: not UTF-8 text; save the file as UTF-8") from error
     except yaml.YAMLError as error:
         raise UserError(f"{file}: {_yaml_reason(error)}") from error
     except RecursionError as error:
@@ -254,47 +394,31 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, less doubled keys (the first would vanish) and aliases (they explode)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not accepted", event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'key "{key}" appears twice', key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _yaml_reason(error: yaml.YAMLError) -> str:
-    """What is wrong, with the line, on one line."""
+    """What is wrong, with the line, and what to do where it is a common slip; on one line."""
     mark = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if "unknown escape" in reason:
+        reason += "; write the path in single quotes, or with / for \\"
+    if "'\\t'" in reason:
+        reason += "; indent with blanks, not with tabs"
     return f"line {mark.line + 1}: {reason}" if mark else reason
 
 
-def _fault(entry: Any) -> str:
-    """One of pydantic's findings in our words."""
-    key = printable(".".join(str(part) for part in entry["loc"] if not _is_branch(part)) or "?")
-    if entry["type"] == "extra_forbidden":
-        return f'key "{key}": unknown{nearest(key, Config.model_fields)}'
-    if entry["type"] == "missing":
-        return f'key "{key}": missing'
+def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, str]:
+    """One of pydantic's findings: the key that it is about, and what it is in our words."""
+    parts = [str(part) for part in entry["loc"] if not _is_branch(part)]
+    key, title = (*parts, "")[0], origin.titled(printable(".".join(parts) or "?"))
     message = entry["msg"].removeprefix("Value error, ")
-    if not entry["loc"]:
-        return message
-    return f'key "{key}": {message[:1].lower()}{message[1:]}, got {entry["input"]!r:.80}'
+    if entry["type"] == "extra_forbidden":
+        return key, f"{title}: unknown{nearest(key, Config.model_fields)}"
+    if entry["type"] == "missing":
+        return key, f"{title}: missing"
+    if not parts:
+        fields = Config.model_fields.items()
+        shown = {k: origin.shown(k, found.get(k, known.default)) for k, known in fields}
+        return key, message.format_map(shown)
+    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {entry['input']!r:.80}"
 
 
 def _is_branch(part: int | str) -> bool:
@@ -306,11 +430,11 @@ def _parser(description: str, parents: list[argparse.ArgumentParser]) -> Parser:
     parser = Parser(description=description, parents=parents)
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     add_launcher_flags(parser)
-    for name, field in Config.model_fields.items():
+    for name, known in Config.model_fields.items():
         spellings = list(dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"]))
-        default = field.get_default(call_default_factory=True)
-        help_text = f"{field.description or name.replace('_', ' ')} [{default}]".replace("%", "%%")
-        kind = _kind(field.annotation)
+        default = known.get_default(call_default_factory=True)
+        help_text = f"{known.description or name.replace('_', ' ')} [{default}]".replace("%", "%%")
+        kind = _kind(known.annotation)
         nargs: Any = {"list": "*", "dict": "+", "bool": "?"}.get(kind)
         parser.add_argument(
             *spellings,
@@ -338,28 +462,33 @@ def _nearest_flag(word: str, own: argparse.ArgumentParser | None) -> str:
     return nearest(word.split("=")[0].replace("_", "-"), flags)
 
 
-def _flag_value(key: str, flag: Any, values: dict[str, Any]) -> Any:
+def _dotted(key: str, flag: Any) -> list[str]:
+    """The dotted names of what a flag sets."""
+    if _kind(Config.model_fields[key].annotation) != "dict":
+        return [key]
+    return [f"{key}.{pair.partition('=')[0]}" for pair in flag]
+
+
+def _flag_value(key: str, flag: Any, values: Mapping[str, Any]) -> Any:
     """A flag's words as the value of ``key``; key=value pairs are laid over the YAML's mapping.
 
     Raises:
         UserError: a pair without "=", or a value that is no YAML.
     """
-    kind = _kind(Config.model_fields[key].annotation)
+    kind, name = _kind(Config.model_fields[key].annotation), f"--{key.replace('_', '-')}"
     if kind == "dict":
         base = values.get(key)
         result = dict(base) if isinstance(base, dict) else {}
         for pair in flag:
-            name, equals, text = pair.partition("=")
-            if not equals or not name:
-                raise UserError(f"--{key}: {pair!r} is not KEY=VALUE")
-            _assign(result, name.split("."), _word(key, text))
+            inner, equals, text = pair.partition("=")
+            if not equals or not inner:
+                raise UserError(f"{name}: {pair!r} is not KEY=VALUE")
+            _assign(result, inner.split("."), _word(f"{name} {inner}", text))
         return result
     if kind == "list":
-        words = [_word(key, word) for word in flag]
-        single = len(words) == 1 and (isinstance(words[0], list | str) or words[0] is None)
-        is_text = single and isinstance(words[0], str) and key != "device"
-        return words[0] if single and not is_text else words
-    return _word(key, flag) if kind == "bool" else flag
+        words = [_word(name, word) for word in flag]
+        return words[0] if len(words) == 1 else words
+    return Plain(flag)
 
 
 def _assign(target: dict[str, Any], parts: list[str], value: Any) -> None:
@@ -372,8 +501,8 @@ def _assign(target: dict[str, Any], parts: list[str], value: Any) -> None:
     target[last] = value
 
 
-def _word(key: str, text: str) -> Any:
+def _word(name: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text or "~", Loader=Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"--{key}: {text!r}: {_yaml_reason(error)}") from error
+        raise UserError(f"{name}: {text!r}: {_yaml_reason(error)}") from error

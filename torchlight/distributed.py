@@ -177,6 +177,11 @@ def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     return _launch(environment).rank
 
 
+def launched_size(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of processes that the launcher says there are."""
+    return _launch(environment).size
+
+
 def _launch(environment: Mapping[str, str]) -> _Launch:
     for rank, sizes, local in _LAUNCHERS:
         if rank in environment and (rank == "RANK" or local in environment):
@@ -398,7 +403,13 @@ def _device(wish: str | list[int], local_rank: int) -> torch.device:
         raise UserError(
             f"device: {wish} asked for, but no CUDA device is visible; say --device cpu"
         )
-    indices = wish if isinstance(wish, list) else list(range(torch.cuda.device_count()))
+    there = list(range(torch.cuda.device_count()))
+    indices = wish if isinstance(wish, list) else there
+    absent = [index for index in indices if index not in there]
+    if absent:
+        raise UserError(
+            f"device: there is no CUDA device {absent[0]}, only {there}; choose by --device"
+        )
     if local_rank >= len(indices):
         raise UserError(f"device: local process {local_rank} has no device of its own in {indices}")
     device = torch.device("cuda", indices[local_rank])

@@ -1,12 +1,47 @@
 """Files that are either whole or absent."""
 
+import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+
+
+def expanded(text: str) -> str:
+    """A path as people write it: ``~`` at its beginning and ``$NAME``, ``${NAME}`` replaced.
+
+    Raises:
+        ValueError: a variable that is not set (and no file of that very name), an unknown user, or
+            a control character, as ``"D:\\new"`` in double quotes has one.
+    """
+    names = [plain or braced for plain, braced in _VARIABLE.findall(text)]
+    unset = [name for name in names if not os.environ.get(name)]
+    if any(ord(letter) < 32 for letter in text):
+        raise ValueError(
+            f"{text!r} has a control character in it; write / for \\, or use single quotes"
+        )
+    if unset and not os.path.lexists(text):
+        raise ValueError(f"{text!r}: the environment variable {unset[0]} is not set")
+    if unset:
+        return text
+    path = os.path.expanduser(_VARIABLE.sub(lambda m: os.environ[m[1] or m[2]], text))
+    if path.startswith("~") and not os.path.lexists(path):
+        raise ValueError(f"{text!r}: there is no user {path[1:].split(os.sep)[0]!r} here")
+    return path
+
+
+def path_argument(text: str) -> Path:
+    """The type of a flag that is a path; see ``expanded``."""
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 @contextmanager

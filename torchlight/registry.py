@@ -8,15 +8,13 @@ real signature before anything is built, so that a typing error costs a second, 
 import difflib
 import importlib
 import inspect
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
-
 from .errors import UserError
+from .values import fitted_argument, meaning, type_fault
 
 Aliases = Mapping[str, tuple[str, Mapping[str, Any]]]
 
@@ -36,7 +34,12 @@ class Target:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``' (did you mean "x"?)'``, or nothing where no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close:  # lr_scheduler: a setting with a word in common, such as base_lr
+        words = set(re.findall(r"[^\W_]+", name))
+        related = [n for n in names if words & set(re.findall(r"[^\W_]+", n))]
+        close = difflib.get_close_matches(name, related, n=1, cutoff=0)
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
@@ -64,7 +67,10 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         known = [*aliases, *(target for target, _ in aliases.values())]
-        raise UserError(f'{key}: "{name}": {error}{nearest(name, known)}') from error
+        raise UserError(
+            f'{key}: "{name}" is not here ({error}){nearest(name, known)}; {parts[0]} has '
+            f"{', '.join(sorted({n for n in known if n.split('.')[0] == parts[0]})) or 'no other'}"
+        ) from error
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
         classes = [n for n, v in vars(module).items() if isinstance(v, type)]
@@ -99,13 +105,52 @@ def with_built(
     return given
 
 
-def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> list[str]:
-    """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each."""
+def fitted_arguments(
+    target: Target, written: Mapping[str, Any], aliases: Aliases, allowed: Iterable[str]
+) -> dict[str, Any]:
+    """``written`` as the types of the target's parameters mean it.
+
+    ``<part>_args`` is meant for the class that ``<part>`` names, where it does.
+
+    Raises:
+        ValueError: a path with a variable that is not set, and the argument's name before it.
+    """
+    parameters = inspect.signature(target.cls).parameters
+    result: dict[str, Any] = {}
+    for name, value in written.items():
+        part = name.removesuffix("_args")
+        inner = written.get(part, getattr(parameters.get(part), "default", None))
+        try:
+            if name != part and isinstance(inner, str) and isinstance(value, dict):
+                owner = resolve(part, inner, aliases, allowed)
+                result[name] = fitted_arguments(owner, value, aliases, allowed)
+            elif name in parameters:
+                result[name] = fitted_argument(parameters[name], value)
+            else:
+                result[name] = meaning(value)
+        except UserError:  # said where the part is built
+            result[name] = meaning(value)
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}" if name != part else f"{name}: {error}") from error
+    return result
+
+
+def binding_faults(
+    key: str,
+    target: Target,
+    arguments: Mapping[str, Any],
+    where: Callable[[str], str] = str,
+) -> list[str]:
+    """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each.
+
+    Args:
+        where: how the user wrote an argument whose dotted name it is given.
+    """
     parameters = inspect.signature(target.cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []
     faults = [
-        f"{key}.{name}: {target.name} takes no such argument{nearest(name, parameters)}"
+        f"{where(f'{key}.{name}')}: {target.name} takes no such argument{nearest(name, parameters)}"
         for name in arguments
         if name not in parameters
     ]
@@ -116,32 +161,8 @@ def binding_faults(key: str, target: Target, arguments: Mapping[str, Any]) -> li
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
     ]
     faults += [
-        f"{key}.{name}: {value!r:.80}: {fault}"
+        f"{where(f'{key}.{name}')}: {value!r:.80}: {fault}"
         for name, value in arguments.items()
-        if name in parameters and (fault := _type_fault(parameters[name].annotation, value))
+        if name in parameters and (fault := type_fault(parameters[name].annotation, value))
     ]
     return faults
-
-
-def _type_fault(annotation: Any, value: Any) -> str:
-    """What keeps a value of a configuration from being of a parameter's type; "" if nothing does.
-
-    What configurations cannot hold, such as tuples and paths, may be given as lists and text.
-    Parameters without a type take anything.
-    """
-    if annotation in (inspect.Parameter.empty, Any) or isinstance(annotation, str):
-        return ""
-    try:
-        strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=strict)
-    except (PydanticUserError, SchemaError):  # a type that cannot be checked, such as a protocol
-        return ""
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        try:
-            adapter.validate_json(json.dumps(value))
-        except (ValidationError, TypeError, ValueError):
-            message = error.errors()[0]["msg"]
-            return f"{message[:1].lower()}{message[1:]}"
-    return ""

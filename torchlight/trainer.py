@@ -102,8 +102,9 @@ class Trainer:
         self.log = start_logging(
             world.is_main, self.folder / "log.txt" if config.print_log else None
         )
-        if self._work_dir.note:
-            self.log.info(f"note: {self._work_dir.note}")
+        for note in (*config.notes, self._work_dir.note):
+            if note:
+                self.log.info(f"note: {note}")
         self._publisher = Publisher(config, self.folder, self.log, test_set)
 
     # -- the two phases ---------------------------------------------------------------------

@@ -12,7 +12,7 @@ from data.preparation.chunks import Remark
 from data.preparation.recording import SampleFault
 from data.preparation.steps import SKIPPED, Summary, denoise_step, read_step, transform_step
 from data.splits import DATA_SETS, DataSet
-from torchlight.files import print_any_text
+from torchlight.files import path_argument, print_any_text
 
 RAW, DENOISED = Path("raw_data"), Path("denoised_data")
 _SHOWN = 20  # lines of the table; the rest is in skipped.csv
@@ -22,7 +22,7 @@ def read(dataset: str, argv: Sequence[str] | None = None) -> int:
     """``get_raw_skes_data.py``: raw recordings to ``raw_data``. Returns the exit status."""
     parser = _parser(read, Path("../nturgbd_raw"), RAW)
     _add_workers(parser)
-    parser.add_argument("--skip-list", type=Path, help="text file of samples to leave out")
+    parser.add_argument("--skip-list", type=path_argument, help="text file of samples to leave out")
     args = parser.parse_args(argv)
 
     def run(chosen: DataSet) -> Summary:
@@ -76,10 +76,13 @@ def _parser(main: Callable[..., int], source: Path, output: Path) -> argparse.Ar
     purpose = (main.__doc__ or "").split(". ")[0]
     parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument(
-        "--input", type=Path, default=source, help="folder to read (default: %(default)s)"
+        "--input", type=path_argument, default=source, help="folder to read (default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=output, help="folder to write (default: %(default)s)"
+        "--output",
+        type=path_argument,
+        default=output,
+        help="folder to write (default: %(default)s)",
     )
     parser.add_argument("--limit", type=_positive, help="only the first this many samples")
     return parser

@@ -1,10 +1,14 @@
 """The configuration: precedence, faults, round trip, and what a YAML must not do."""
 
+from pathlib import Path
+from typing import Any, Literal
+
 import pytest
 import yaml
 
-from torchlight.config import Config, build, parse, read_yaml
+from torchlight.config import Config, bind, build, parse, read_yaml
 from torchlight.errors import UserError
+from torchlight.registry import Target
 
 LEAST = {"feeder": "toy.Feeder", "model": "toy.Model"}
 
@@ -104,7 +108,7 @@ def test_all_faults_are_in_one_line_with_file_and_key(config_file, values, words
         (["--base-lrr", "1"], "--base-lr"),
         (["stray"], "belongs to no flag"),
         (["--model-args", "novalue"], "KEY=VALUE"),
-        (["--model-args", "a={"], "model_args"),
+        (["--model-args", "a={"], "^--model-args a: "),
     ],
 )
 def test_faulty_flags_are_named(config_file, words, expected):
@@ -126,11 +130,12 @@ def test_missing_config_is_named(tmp_path):
         ("a: &x [1]\nb: *x\n", "line 2: aliases"),
         ("- 1\n", "mapping"),
         ("", "mapping"),
-        ("1: 2\n", "mapping"),
+        ("[1]: 2\n", "unhashable"),
         ("a: [1\n", "line 2"),
         ("a: !!python/object/apply:os.system ['touch hacked']\n", "line 1"),
         ("a: " + "[" * 20000, "nested"),
-        ("a: 2024-13-45\n", "month"),
+        ('a: "D:\\data"\n', "line 1: .*single quotes"),
+        ("a:\n\tb: 1\n", "line 2: .*blanks, not with tabs"),
         ("x" * (1 << 20) + "xxxx: 1\n", "too large"),
     ],
 )
@@ -145,8 +150,8 @@ def test_damaged_yaml_is_refused_in_one_line(tmp_path, text, expected):
 
 def test_binary_yaml_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(UserError, match="UTF-8"):
+    path.write_bytes(b"a: 1\n# \xd1\xb5\xc1\xb7\n")  # a comment in GBK
+    with pytest.raises(UserError, match="line 2: not UTF-8 text; save the file as UTF-8"):
         read_yaml(path)
 
 
@@ -161,7 +166,199 @@ def test_saved_configuration_gives_the_same_again(config_file, tmp_path):
 
 def test_keys_of_configurations_saved_by_the_published_code_are_passed_over(config_file):
     path = config_file(nprocs=4, local_rank=0, model_saved_name="x", config="c.yaml")
-    assert parse(["--config", path], "")[0].feeder == "toy.Feeder"
+    config, _ = parse(["--config", path], "")
+    assert config.feeder == "toy.Feeder"
+    assert len(config.notes) == 4
+    assert f'{path}: key "nprocs" is passed over: the launcher sets it' in config.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("device: 0", "device", [0]),
+        ("device: [0]", "device", [0]),
+        ("device: cuda:0", "device", [0]),
+        ("device: cuda:0,1", "device", [0, 1]),
+        ("device: [cuda:1, cuda:0]", "device", [1, 0]),
+        ("device: 0, 1", "device", [0, 1]),
+        ("device: cuda", "device", "cuda"),
+        ("device: GPU", "device", "cuda"),
+        ("device: cpu:0", "device", "cpu"),
+        ("amp: off", "amp", "off"),
+        ("amp: no", "amp", "off"),
+        ("amp: False", "amp", "off"),
+        ("amp: None", "amp", "off"),
+        ("nesterov: yes", "nesterov", True),
+        ("compile: off", "compile", False),
+        ("tf32: 1", "tf32", True),
+        ("weights: None", "weights", None),
+        ("weights: ~", "weights", None),
+        ("weights: none", "weights", None),
+        ("weights: null", "weights", None),
+        ("weights:", "weights", None),
+        ("val_fraction: None", "val_fraction", None),
+        ("work_dir: 2026-11-26", "work_dir", "2026-11-26"),
+        ("work_dir: 1e5", "work_dir", "1e5"),
+        ("work_dir: 007", "work_dir", "007"),
+        ("work_dir: off", "work_dir", "off"),
+        ("base_lr: 1E-1", "base_lr", 0.1),
+        ("base_lr: '1e-1'", "base_lr", 0.1),
+        ("base_lr: .5", "base_lr", 0.5),
+        ("num_epoch: 1e2", "num_epoch", 100),
+        ("num_epoch: 1_000", "num_epoch", 1000),
+        ("step: 50", "step", [50]),
+        ("step: 35, 55", "step", [35, 55]),
+        ("step:", "step", []),
+        ("show_topk: 1", "show_topk", [1]),
+        ("ignore_weights: fc", "ignore_weights", ["fc"]),
+        ("ignore_weights:", "ignore_weights", []),
+        ("train_feeder_args:", "train_feeder_args", {}),
+        ("model_args: {a: off, b: 1e-1, c: None, d: x, e: 'off'}", "model_args",
+         {"a": False, "b": 0.1, "c": None, "d": "x", "e": "off"}),
+    ],
+)  # fmt: skip
+def test_yaml_as_people_write_it(tmp_path, text, key, value):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"\ufefffeeder: a.B\r\nmodel: a.C\r\n{text}\r\n", encoding="utf-8")
+    found = getattr(parse(["--config", str(path)], "")[0], key)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--device", "cuda:0"], ["--device", "0"], ["--device", "[0]"], ["--device=cuda:0"]],
+)
+def test_a_device_by_flag(config_file, words):
+    assert parse(["--config", config_file(device="cpu"), *words], "")[0].device == [0]
+
+
+@pytest.mark.parametrize("words", [["mps"], ["-1"], ["0", "0"], ["[]"], ["cuda:x"], ["0.5"]])
+def test_a_device_that_cannot_be_is_refused(config_file, words):
+    with pytest.raises(UserError, match=r"^--device: .*CUDA ind"):
+        parse(["--config", config_file(), "--device", *words], "")
+
+
+def test_each_process_of_a_published_launch_has_a_device_of_its_own(config_file, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    path = config_file(device=[0])
+    config, _ = parse(["--config", path], "")
+    assert config.device == "cuda"
+    assert "a CUDA device of its own" in config.notes[0]
+    assert parse(["--config", path, "--device", "0"], "")[0].device == [0]
+
+
+def test_paths_are_expanded(config_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RUNS", "runs")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    config_file(work_dir="~/a", weights="${HOME}/$RUNS/w.pt")
+    config, name = parse(["--config", "~/c.yaml"], "")
+    assert (config.work_dir, config.weights) == (f"{tmp_path}/a", f"{tmp_path}/runs/w.pt")
+    assert name == "c.yaml"
+    words = ["--config", "$HOME/c.yaml", "--work-dir", "$NOWHERE/x", "--weights", "~no-user/x"]
+    expected = "^--weights: .* no user .*; --work-dir: .* NOWHERE is not set"
+    with pytest.raises(UserError, match=expected):
+        parse(words, "")
+    with pytest.raises(UserError, match=r"^--config: .* NOWHERE is not set"):
+        parse(["--config", "$NOWHERE/c.yaml"], "")
+    config_file(work_dir="$NOWHERE/a")
+    with pytest.raises(UserError, match=r'c\.yaml: key "work_dir": .* NOWHERE is not set'):
+        parse(["--config", "~/c.yaml"], "")
+
+
+@pytest.mark.parametrize(
+    ("values", "words", "expected"),
+    [
+        ({}, ["--base-lr", "abc"], "^--base-lr: input should be a valid number.*got 'abc'"),
+        ({"base_lr": 1}, ["--base_lr", "-1"], "^--base-lr: input should be greater"),
+        ({}, ["--step", "x"], "^--step: "),
+        ({}, ["--amp", "on"], "^--amp: input should be 'off', 'bf16' or 'fp16'"),
+        ({"seed": -1}, ["--amp", "x"], 'key "seed": .*; --amp: '),
+        ({"nesterov": True}, ["--optimizer", "Adam"],
+         r'key "nesterov" True is for SGD, not for --optimizer Adam; say --nesterov False'),
+        ({"optimizer": "Adam"}, ["--nesterov", "yes"],
+         r'--nesterov True is for SGD, not for key "optimizer" Adam'),
+        ({"start_epoch": 9}, ["--num-epoch", "5"],
+         r'key "start_epoch" 9 leaves none of --num-epoch 5; say --start-epoch 0'),
+        ({"val_subjects": [1]}, ["--val-fraction", "0.1"],
+         r'--val-fraction 0.1 and key "val_subjects" \[1\] .* say .* --val-subjects None'),
+        ({}, ["--phase", "test"], "--phase test needs weights; say --weights FILE"),
+        ({}, ["--lr-scheduler", "cosine"], "--lr-decay-rate"),
+    ],
+)  # fmt: skip
+def test_an_error_about_a_flag_names_the_flag(config_file, values, words, expected):
+    with pytest.raises(UserError, match=expected) as caught:
+        parse(["--config", config_file(**values), *words], "")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"nesterov": True}, ["--optimizer", "Adam", "--nesterov", "False"]),
+        ({"start_epoch": 9}, ["--num-epoch", "5", "--start-epoch", "0"]),
+        ({"val_subjects": [1]}, ["--val-fraction", "0.1", "--val-subjects", "None"]),
+        ({"val_fraction": 0.1}, ["--val-subjects", "1", "--val-fraction", "None"]),
+    ],
+)
+def test_what_a_conflict_advises_works(config_file, values, words):
+    parse(["--config", config_file(**values), *words], "")
+
+
+class Own:
+    """Somebody's feeder: types on some arguments only."""
+
+    def __init__(
+        self,
+        p: float | list[float] = 1.0,
+        mode: Literal["on", "off"] = "on",
+        debug: bool = False,
+        data_path: str = "",
+        folders: list[Path] | None = None,
+        bare=None,
+        word="on",
+        base: str = "toy.Feeder",
+        base_args: dict[str, Any] | None = None,
+    ) -> None:
+        pass
+
+
+def test_nested_arguments_are_what_their_types_mean(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "feeder: a.B\nmodel: a.C\ntest_feeder_args:\n  {p: [5e-1, 1], mode: off, debug: off, "
+        "data_path: 2024, folders: [~/a, $HOME/b], word: off, bare: off, base_args: {pause: 1e-1}}"
+    )
+    targets = {"test_feeder_args": Target("a.B", Own, {})}
+    config = bind(parse(["--config", str(path)], "")[0], targets, {}, ["toy"])
+    assert config.test_feeder_args == {
+        "p": [0.5, 1],
+        "mode": "off",
+        "debug": False,
+        "data_path": "2024",
+        "folders": ["/home/me/a", "/home/me/b"],
+        "word": "off",
+        "bare": False,
+        "base_args": {"pause": 0.1},
+    }
+    words = [
+        "--config",
+        str(path),
+        "--test-feeder-args",
+        "debug=maybe",
+        "folders=[$NO_SUCH]",
+        "x=1",
+    ]
+    with pytest.raises(UserError) as caught:
+        bind(parse(words, "")[0], targets, {}, ["toy"])
+    assert str(caught.value).startswith("--test-feeder-args folders: '$NO_SUCH': ")
+    words = ["--config", str(path), "--test-feeder-args", "debug=maybe", "x=1"]
+    with pytest.raises(UserError) as caught:
+        bind(parse(words, "")[0], targets, {}, ["toy"])
+    assert "--test-feeder-args debug: 'maybe': " in str(caught.value)
+    assert "--test-feeder-args x: a.B takes no such argument" in str(caught.value)
 
 
 def test_only_what_decides_the_weights_is_recipe():
