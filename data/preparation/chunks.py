@@ -31,24 +31,25 @@ from torchlight.untrusted import read_bounded
 PIECE = 256  # samples; some 8 MB of joints
 INDEX = "index.json"
 _LARGEST_INDEX = 2**26  # bytes; a piece takes 130, a remark some 200
-_FORMAT = 1  # raise when the content of pieces changes
+_FORMAT = 2  # raise when the content of pieces changes
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A line about one sample: it was skipped, or (a note) accepted though something is odd.
+    """A line about one sample, or file, or all of them.
 
     Attributes:
         step: which step says so. sample: file or sample name. line: 1-based, or None.
         reason: what is wrong.
-        skipped: whether the sample is left out.
+        verdict: "skipped", and the user may not know of it; "left out" as he wished or would
+            expect; or "note": nothing is left out, though something is odd.
     """
 
     step: str
     sample: str
     line: int | None
     reason: str
-    skipped: bool = True
+    verdict: str = "skipped"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def remark_of(found: Any) -> Remark:
     Raises:
         ValueError: it is none.
     """
-    kinds = {"step": str, "sample": str, "line": int | None, "reason": str, "skipped": bool}
+    kinds = {"step": str, "sample": str, "line": int | None, "reason": str, "verdict": str}
     if not isinstance(found, dict) or set(found) != set(kinds):
         raise ValueError("no remark")
     if not all(isinstance(found[name], kind) for name, kind in kinds.items()):

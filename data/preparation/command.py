@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError, printable
@@ -128,30 +130,40 @@ def _report(step: str, dataset: str, output: Path, run: Callable[[DataSet], Summ
         return 2
     seconds = time.perf_counter() - started
     _print_table(summary.remarks, output)
-    skipped = [remark for remark in summary.remarks if remark.skipped]
+    count = Counter(remark.verdict for remark in summary.remarks)
     print(
         f"{step}: {summary.accepted} samples in {seconds:.1f} s "
-        f"({summary.accepted / seconds:.0f} a second); {len(skipped)} skipped, "
-        f"{summary.unwanted} on the skip list, {summary.foreign} of another data set"
+        f"({summary.accepted / seconds:.0f} a second); {count['skipped']} skipped, "
+        f"{count['left out']} left out"
+        + (f" (see {output / SKIPPED})" if count["left out"] else "")
     )
     for path in summary.files:
         print(f"wrote {path}")
-    return int(any(remark.step == step for remark in skipped))
+    return int(any(r.step == step and r.verdict == "skipped" for r in summary.remarks))
 
 
 def _print_table(remarks: Sequence[Remark], output: Path) -> None:
-    """The remarks as a table, skipped samples first."""
-    if not remarks:
+    """The remarks as a table, skipped samples first; what is left out, by reason."""
+    reasons: dict[str, list[Remark]] = {}
+    for remark in remarks:
+        if remark.verdict == "left out":
+            reasons.setdefault(remark.reason, []).append(remark)
+    left_out = [
+        group[0] if len(group) == 1 else replace(group[0], sample=f"{len(group)} files")
+        for group in reasons.values()
+    ]
+    skipped = [remark for remark in remarks if remark.verdict == "skipped"]
+    notes = [remark for remark in remarks if remark.verdict == "note"]
+    shown = skipped[:_SHOWN] + left_out[:_SHOWN] + notes[:_SHOWN]
+    if not shown:
         return
-    skipped = [remark for remark in remarks if remark.skipped]
-    notes = [remark for remark in remarks if not remark.skipped]
-    shown = skipped[:_SHOWN] + notes[:_SHOWN]
-    width = max(len(remark.sample) for remark in shown)
+    width = max(len(printable(remark.sample)) for remark in shown)
     print(f"{'verdict':8} {'step':8} {'sample':{width}} {'line':>6}  reason")
     for remark in shown:
-        verdict = "skipped" if remark.skipped else "note"
         line = remark.line or ""
         sample, reason = printable(remark.sample), printable(remark.reason)
-        print(f"{verdict:8} {printable(remark.step):8} {sample:{width}} {line:>6}  {reason}")
+        print(f"{remark.verdict:8} {remark.step:8} {sample:{width}} {line:>6}  {reason}")
     if len(skipped) > _SHOWN:
         print(f"... and {len(skipped) - _SHOWN} more skipped; see {output / SKIPPED}")
+    if len(left_out) > _SHOWN:
+        print(f"... and {len(left_out) - _SHOWN} more left out; see {output / SKIPPED}")

@@ -9,7 +9,6 @@ started again gives what an undisturbed run would have given.
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,14 +37,13 @@ from data.preparation.chunks import (
     remark_of,
 )
 from data.preparation.recording import JOINTS, Recording, SampleFault, read_recording
+from data.preparation.sources import SUFFIX, Source, find_sources
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
 from torchlight.files import atomic_write, remove_leftovers
 from torchlight.untrusted import read_bounded
 
-RAW_FOLDERS = ("nturgb+d_skeletons", "nturgb+d_skeletons120")
 SKIPPED = "skipped.csv"
-_SUFFIX = ".skeleton"
 _PIECE_NAME = re.compile(r"part-\d{5,}\.npz", re.ASCII)
 _AGAIN = "delete its folder and run the step that made it again"
 _LARGEST_SKIP_LIST = 2**22  # bytes; all samples there are take 2.4 million
@@ -58,25 +56,12 @@ class Summary:
     Attributes:
         accepted: samples in the result.
         remarks: of this step and those before it.
-        unwanted: samples on the skip list. foreign: samples of another data set.
         files: what was written.
     """
 
     accepted: int
     remarks: list[Remark]
-    unwanted: int = 0
-    foreign: int = 0
     files: list[Path] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A raw file, and what tells whether it has changed."""
-
-    name: str
-    path: str
-    size: int
-    modified: int
 
 
 @dataclass(frozen=True)
@@ -106,8 +91,7 @@ def read_step(
 
     Args:
         dataset: NTU60 or NTU120.
-        source: the folder that holds ``nturgb+d_skeletons`` and ``nturgb+d_skeletons120``, or
-            one that holds the files themselves.
+        source: the folder under which the recordings lie, at any depth.
         output: folder for the pieces, ``frames.csv`` and ``skipped.csv``.
         workers: processes. limit: only the first this many, in name order.
         skip_list: text file that names samples to leave out.
@@ -116,15 +100,17 @@ def read_step(
 
     Raises:
         SampleFault: a sample is faulty and ``strict`` is set.
-        DataError: a folder is missing, or there is nothing to read in it.
+        DataError: as ``find_sources``, or no recording is left to read.
     """
-    sources, remarks, foreign = _list_sources(dataset, source)
+    sources, remarks = find_sources(dataset, source)
     unwanted = _read_skip_list(skip_list) if skip_list else set()
     wanted = [s for s in sources if s.name not in unwanted]
-    summary = Summary(0, remarks, len(sources) - len(wanted), foreign)
+    listed = [s.name for s in sources if s.name in unwanted]
+    remarks += [Remark("read", name, None, "on the skip list", "left out") for name in listed]
+    summary = Summary(0, remarks)
+    if not wanted:
+        raise DataError(f"{source}: all {len(sources)} recordings are on the skip list {skip_list}")
     wanted = wanted[:limit]
-    if not wanted and not remarks:
-        raise DataError(f"{source}: no {_SUFFIX} file of {dataset.stem} is left to read")
     pieces = [
         Piece(output / f"part-{number:05d}.npz", hash_of("read", part), part)
         for number, part in enumerate(_chunks(wanted, piece_size))
@@ -136,46 +122,6 @@ def read_step(
         for piece in pieces:
             table.writerows(_frame_rows(piece.path))
     return _complete(dataset, pieces, output, summary)
-
-
-def _list_sources(dataset: DataSet, folder: Path) -> tuple[list[_Source], list[Remark], int]:
-    """Raw files in name order, remarks on impossible names, and how many are of another set."""
-    found = [folder / name for name in RAW_FOLDERS if (folder / name).is_dir()] or [folder]
-    sources: dict[str, _Source] = {}
-    remarks: list[Remark] = []
-    foreign = 0
-    for place in found:
-        for name, path, size, modified in _raw_files(place):
-            try:
-                sample = parse_name(name)
-            except DataError as error:
-                reason = str(error).removeprefix(f"{name}: ")
-                remarks.append(Remark("read", printable(name + _SUFFIX), None, reason))
-                continue
-            if not dataset.has(sample):
-                foreign += 1
-            elif name in sources:
-                reason = f"also in {sources[name].path}, which was read instead"
-                remarks.append(Remark("read", printable(path), None, reason))
-            else:
-                sources[name] = _Source(name, path, size, modified)
-    return sorted(sources.values(), key=lambda s: s.name), sorted(remarks, key=str), foreign
-
-
-def _raw_files(folder: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Name, path, size and time of each raw file in a folder; hidden files are not looked at."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(_SUFFIX) and not entry.name.startswith("."):
-                    status = entry.stat()
-                    name = entry.name.removesuffix(_SUFFIX)
-                    yield name, entry.path, status.st_size, status.st_mtime_ns
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or folder}: cannot be read ({error.strerror}); unpack the raw "
-            f"skeletons so that {folder}/{RAW_FOLDERS[0]} exists, or name their folder by --input"
-        ) from error
 
 
 def _read_skip_list(path: Path) -> set[str]:
@@ -191,7 +137,7 @@ def _read_skip_list(path: Path) -> set[str]:
     names = set()
     for word in words:
         try:
-            names.add(parse_name(word.removesuffix(_SUFFIX)).name)
+            names.add(parse_name(word.removesuffix(SUFFIX)).name)
         except DataError:
             continue
     if not names:
@@ -199,7 +145,7 @@ def _read_skip_list(path: Path) -> set[str]:
     return names
 
 
-def _read_piece_of(sources: Sequence[_Source]) -> Result:
+def _read_piece_of(sources: Sequence[Source]) -> Result:
     """Read the raw files of one piece."""
     remarks: list[Remark] = []
     names: list[str] = []
@@ -213,16 +159,16 @@ def _read_piece_of(sources: Sequence[_Source]) -> Result:
         if recording.surplus_line is not None:
             reason = "more content than the frame count says; the stated frames are used"
             line = recording.surplus_line
-            remarks.append(Remark("read", path.name, line, reason, skipped=False))
+            remarks.append(Remark("read", path.name, line, reason, "note"))
         names.append(source.name)
         recordings.append(recording)
         bodies.append(collect_bodies(recording))
     flat = [body for group in bodies for body in group]
     arrays = {
         "names": np.array(names, dtype="S20"),
-        "num_frames": np.array([recording.num_frames for recording in recordings], dtype=np.int64),
+        "num_frames": np.array([r.num_frames for r in recordings], dtype=np.int64),
         "dropped_offsets": _offsets(len(recording.dropped) for recording in recordings),
-        "dropped": _joined([recording.dropped for recording in recordings], np.int64),
+        "dropped": np.array([n for r in recordings for n in r.dropped], dtype=np.int64),
         "body_offsets": _offsets(len(group) for group in bodies),
         "body_ids": _pack_text([body.id for body in flat]),
         "body_first": np.array([body.first for body in flat], dtype=np.int64),
@@ -493,7 +439,7 @@ def _run(
 
 def _stop_at_first(remarks: Iterable[Remark]) -> None:
     for remark in remarks:
-        if remark.skipped:
+        if remark.verdict == "skipped":
             raise SampleFault(remark.sample, remark.line, remark.reason)
 
 
@@ -517,7 +463,7 @@ def _write_skipped(path: Path, remarks: Sequence[Remark]) -> None:
         table = csv.writer(file)
         table.writerow(["step", "sample", "line", "reason"])
         for remark in remarks:
-            if remark.skipped:
+            if remark.verdict != "note":
                 table.writerow([remark.step, remark.sample, remark.line, remark.reason])
 
 
@@ -664,7 +610,7 @@ def _require(path: Path, sound: Any) -> None:
         raise DataError(f"{path}: damaged: its tables contradict each other; {_AGAIN}")
 
 
-def _chunks(items: Sequence[_Source], size: int) -> Iterator[Sequence[_Source]]:
+def _chunks(items: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 

@@ -216,11 +216,13 @@ def test_strict_stops_at_the_first(raw, tmp_path, capsys):
 
 def test_skip_list_and_limit(raw, tmp_path, undisturbed):
     with open(undisturbed / "read" / "skipped.csv", newline="") as file:
-        faulty = next(csv.DictReader(file))["sample"]
+        faulty = next(csv.DictReader(file))["sample"].removesuffix(".skeleton")
     listing = tmp_path / "missing.txt"
     listing.write_text(f"302 samples have missing skeletons:\n\n{faulty}\n")
     summary = read_step(NTU60, raw, tmp_path / "read", skip_list=listing, limit=5, strict=True)
-    assert (summary.accepted, summary.unwanted, summary.remarks) == (5, 1, [])
+    note, listed = summary.remarks
+    assert (summary.accepted, note.verdict) == (5, "note")
+    assert (listed.sample, listed.reason) == (faulty, "on the skip list")
     assert denoise_step(NTU60, tmp_path / "read", tmp_path / "denoise", limit=3).accepted == 3
     assert transform_step(NTU60, tmp_path / "denoise", tmp_path, limit=2).accepted == 2
     listing.write_text("nothing\n")
@@ -231,7 +233,7 @@ def test_skip_list_and_limit(raw, tmp_path, undisturbed):
 def test_mistakes_are_one_line_and_status_2(raw, undisturbed, tmp_path, capsys):
     missing, out = str(tmp_path / "missing"), ["--output", str(tmp_path / "out")]
     assert ntu_cli.read("ntu60", ["--input", missing, *out]) == 2
-    assert "nturgb+d_skeletons" in capsys.readouterr().err
+    assert "no such folder; unpack the raw skeletons there" in capsys.readouterr().err
     assert ntu_cli.read("ntu60", ["--input", str(tmp_path), *out]) == 2
     capsys.readouterr()
     assert ntu_cli.choose_actors("ntu60", ["--input", missing, *out]) == 2
