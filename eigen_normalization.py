@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model.errors import ModelError
 from model.koopman import NormalizationReport, normalize_eigenvalues
-from torchlight.checkpoint import load_weights, save_weights
+from torchlight.checkpoint import fit_keys, load_weights, save_weights
 from torchlight.cli import Parser, run
 from torchlight.errors import UserError
 from torchlight.files import atomic_write, path_argument, remove_leftovers
@@ -52,7 +52,7 @@ def _normalize(arguments: argparse.Namespace) -> int:
     picture = target.with_name(f"{target.stem}_spectrum.png")
     _check_outputs([target, picture] if arguments.plot else [target], arguments.overwrite)
     remove_leftovers(target.parent, [target.name, picture.name])
-    weights = load_weights(arguments.load_path)
+    weights = fit_keys(load_weights(arguments.load_path), {"K"}, str(arguments.load_path))
     operators = _operators(weights, arguments)
     try:
         weights["K"], report = normalize_eigenvalues(

@@ -4,9 +4,10 @@ python ensemble.py --dataset ntu120/xsub --joint-dir1 W1 --bone-dir1 W2 --joint-
 python ensemble.py --scores W1 W2/epoch1_test_score.pkl W3 --alpha 0.6 0.6 0.4
 python ensemble.py --scores W1 W2 W3 --search --out work_dir/fused
 
-Directories 1 are Koopman models, directories 2 plain CTR-GCN. Samples are joined by name. Labels
-are those in our score files; for published ones, those in NTU RGB+D and NW-UCLA sample names, or
---labels FILE: a score file of ours, a store, or a published .npz data set.
+Directories 1 are Koopman models, directories 2 and those without a number plain CTR-GCN. Samples
+are joined by name; those without names, by their position. Labels are those in the score files, or
+in NTU RGB+D and NW-UCLA sample names, or --labels FILE: a score file with labels, a store, a
+published .npz data set, CTR-GCN's val_label.pkl, or an .npy of whole numbers.
 """
 
 import argparse
@@ -17,20 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.labels import labels_in_names, labels_of_data_set
+from data.labels import STORE_SUFFIXES, labels_in_names, labels_of_data_set
+from data.npz import array_names
 from torchlight import cli
 from torchlight import ensemble as fusion
 from torchlight.errors import UserError
 from torchlight.files import path_argument
-from torchlight.scores import ScoreTable, is_score_file, read_scores
+from torchlight.scores import NUMBERED, ScoreTable, read_labels, read_scores
 
 # In the order of the published weights.
 STREAMS = {
     f"{stream}-dir{number}": f"{model} {stream.replace('-', ' ')}"
-    for number, model in ((1, "Koopman"), (2, "CTR-GCN"))
+    for number, model in ((1, "Koopman"), (2, "CTR-GCN"), ("", "CTR-GCN"))
     for stream in ("joint", "bone", "joint-motion", "bone-motion")
 }
 PUBLISHED_WEIGHTS = {"ntu120/xsub": (0.3, 0.4, 0.1, 0.1, 0.4, 0.5, 0.2, 0.0)}
+CTRGCN_WEIGHTS = {
+    "joint-dir": 0.6,
+    "bone-dir": 0.6,
+    "joint-motion-dir": 0.4,
+    "bone-motion-dir": 0.4,
+}
 DATASETS = ("ntu/xsub", "ntu/xview", "ntu120/xsub", "ntu120/xset", "NW-UCLA")
 
 
@@ -52,14 +60,14 @@ def _run(args: argparse.Namespace) -> int:
         weights, origin = found.weights.tolist(), "found by --search, fitted to all samples"
         print(found)
     fused = fusion.fuse(scores, weights)
+    if any(table.numbered for table in tables):
+        print("note: samples without names are aligned by their number")
     titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
     print(f"weights: {origin}; scores: {args.normalise} normalisation")
     print(fusion.summary(titles, scores, weights, fused, labels))
     if args.out:
         recipe = repr(([float(weight) for weight in weights], args.normalise))
-        paths = fusion.write_fused(
-            args.out, tables, recipe, fused, labels, overwrite=args.overwrite
-        )
+        paths = fusion.write_fused(args.out, tables, recipe, fused, labels, args.overwrite)
         print(f"wrote {paths['npz']} and {paths['pkl']}")
     return 0
 
@@ -69,38 +77,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", "--datasets", help=f"benchmark: {', '.join(DATASETS)}")
     for flag, label in STREAMS.items():
         spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('-', '_')}"))
-        parser.add_argument(
-            *spellings, type=path_argument, metavar="DIR", help=f"scores of the {label} stream"
-        )
-    parser.add_argument(
-        "--scores",
-        type=path_argument,
-        nargs="+",
-        default=[],
-        metavar="DIR_OR_FILE",
-        help="any streams, in any number",
-    )
-    parser.add_argument(
-        "--alpha",
-        nargs="+",
-        type=float,
-        metavar="WEIGHT",
-        help="one for each stream given, in the order of the flags above",
-    )
-    parser.add_argument("--labels", type=path_argument, metavar="FILE", help="where the labels are")
-    parser.add_argument(
-        "--normalise",
-        choices=("none", "softmax"),
-        default="none",
-        help="softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]",
-    )
-    parser.add_argument("--search", action="store_true", help="find weights by cross-validation")
-    parser.add_argument("--folds", type=int, default=5, help="of the cross-validation [5]")
-    parser.add_argument("--seed", type=int, default=0, help="of the cut into folds [0]")
-    parser.add_argument(
-        "--out", type=path_argument, metavar="STEM", help="write the fused scores, .npz and .pkl"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of --out")
+        named = f"scores of the {label} stream"
+        parser.add_argument(*spellings, type=path_argument, metavar="DIR", help=named)
+    add, scores = parser.add_argument, {"metavar": "DIR_OR_FILE", "help": "any streams, any number"}
+    add("--scores", type=path_argument, nargs="+", default=[], **scores)
+    alpha = "one for each stream, in the order of the flags above; a single one of two: the second's"
+    add("--alpha", nargs="+", type=float, metavar="WEIGHT", help=alpha)
+    add("--labels", type=path_argument, metavar="FILE", help="where the labels are")
+    norm = "softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]"
+    add("--normalise", choices=("none", "softmax"), default="none", help=norm)
+    add("--search", action="store_true", help="find weights by cross-validation")
+    add("--folds", type=int, default=5, help="of the cross-validation [5]")
+    add("--seed", type=int, default=0, help="of the cut into folds [0]")
+    out = "write the fused scores, .npz and .pkl"
+    add("--out", type=path_argument, metavar="STEM", help=out)
+    add("--overwrite", action="store_true", help="replace the files of --out")
     return parser.parse_args(argv)
 
 
@@ -119,25 +110,41 @@ def _streams(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 def _weights(args: argparse.Namespace, keys: list[str]) -> tuple[Sequence[float], str]:
     """Weights of the streams, and in words where they come from."""
+    if args.alpha and len(args.alpha) == 1 and len(keys) == 2:
+        return [1.0, *args.alpha], "1 and the one given by --alpha, as in CTR-GCN"
     if args.alpha:
         return args.alpha, "given by --alpha"
-    published = PUBLISHED_WEIGHTS.get(args.dataset)
-    if published and all(keys):
-        by_stream = dict(zip(STREAMS, published, strict=True))
-        return [by_stream[key] for key in keys], f"published for {args.dataset}"
+    if len(keys) > 2 and all(key in CTRGCN_WEIGHTS for key in keys):
+        return [CTRGCN_WEIGHTS[key] for key in keys], "published for CTR-GCN's streams"
+    published = dict(zip(STREAMS, PUBLISHED_WEIGHTS.get(args.dataset, ()), strict=False))
+    if published and all(key in published for key in keys):
+        return [published[key] for key in keys], f"published for {args.dataset}"
     return [1.0] * len(keys), "equal; none are published for these streams"
 
 
 def _labels(args: argparse.Namespace, tables: list[ScoreTable], names: list[str]) -> np.ndarray:
     """Labels (n,) from --labels, else the score files, else the sample names."""
-    if args.labels and not is_score_file(args.labels):
-        labels = labels_of_data_set(args.labels)
-        return fusion.pick_labels(labels, names, str(args.labels))
-    found = fusion.agreed_labels([read_scores(args.labels)] if args.labels else tables, names)
+    if args.labels:
+        return fusion.pick_labels(_labels_of(args.labels, names), names, str(args.labels))
+    found = fusion.agreed_labels(tables, names)
     found = labels_in_names(names) if found is None else found
     if found is None:
-        raise UserError(f"{args.labels or tables[0].path}: no labels there; say --labels FILE")
+        raise UserError(f"{tables[0].path}: no labels there; say --labels FILE (see --help)")
     return found
+
+
+def _labels_of(path: Path, names: list[str]) -> dict[str, int]:
+    """Labels by name; by position, where one side has no names."""
+    is_npz = path.suffix == ".npz" and path.is_file()
+    if path.suffix in STORE_SUFFIXES or (is_npz and "scores" not in array_names(path)):
+        return labels_of_data_set(path)
+    theirs, labels, numbered = read_labels(path)
+    if numbered and len(labels) != len(names):
+        raise UserError(f"{path}: {len(labels)} labels without names for {len(names)} samples")
+    stated = labels_in_names(theirs)  # a name tells better: labels may count from 1
+    known = dict(zip(theirs, labels if stated is None else stated.tolist(), strict=True))
+    by_name = known.keys() & set(names) or len(known) != len(names)
+    return known if by_name else {NUMBERED.format(i): c for i, c in enumerate(known.values())}
 
 
 if __name__ == "__main__":

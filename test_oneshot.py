@@ -8,6 +8,7 @@ Queries and exemplars are those of test_feeder_args: see feeders/oneshot.py. All
 compared; the distances, predictions and confusions written are of the one chosen.
 """
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,21 +22,15 @@ from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
 from model.published import ALIASES
 from torchlight import cli, distributed
-from torchlight.checkpoint import Weights, apply_weights, load_weights
+from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
 from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
+from torchlight.files import atomic_write
+from torchlight.log import start_logging
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
 from torchlight.registry import resolve, with_built
-from torchlight.reports import (
-    class_accuracy,
-    comparison,
-    confusion,
-    topk_accuracy,
-    write_comparison,
-    write_distances,
-    write_report,
-)
+from torchlight.reports import check_settings, write_methods
 
 OWN_PACKAGES = ("feeders", "model")
 STEM = "oneshot"
@@ -47,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
-    config, weights = _configuration(argv)
+    config, weights, stem = _configuration(argv)
     allowed = (*OWN_PACKAGES, *config.allow_import)
     feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
     model_class = resolve(config.named("model"), config.model, ALIASES, allowed)
@@ -62,7 +57,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
             f"feeder: {config.feeder} knows no exemplars; one-shot takes feeders.oneshot.Feeder, "
             "with this one as its base (see config/ucla-oneshot)"
         )
-    entries = load_weights(weights)
+    entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
     arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
@@ -74,28 +69,29 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         evaluator=Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"]),
         precision=lambda: precision_of(config, world.device),
     )
-    for note in [*config.notes, *precision_notes(config, world.device)] if world.is_main else []:
-        print(note)
+    folder, settings = Path(config.work_dir), _settings(config, weights)
+    record = folder / f"{stem}_settings.json"
+    text = world.main_decides(lambda: check_settings(record, settings))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = start_logging(world.is_main, folder / "log.txt")
+    for note in [*config.notes, *precision_notes(config, world.device)]:
+        log.info(note)
     evaluation = scorer(model.to(world.device), "one-shot")
     if evaluation is not None:
-        _report(config, evaluation, queries)
+        log.info(f"weights: {weights}\n{_report(config, evaluation, queries, folder, stem)}")
+        with atomic_write(record) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return 0
 
 
-def _configuration(argv: Sequence[str] | None) -> tuple[Config, str]:
-    """The configuration, this command's own flags laid over it, and the file of weights."""
+def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
+    """The configuration with this command's flags, the weights, the stem of the files written."""
     parser = cli.Parser(add_help=False)
-    matching = parser.add_argument_group("matching")
-    matching.add_argument("--match", choices=MATCHES, help="which one to report in full [dmd]")
-    matching.add_argument(
-        "--rcond",
-        type=float,
-        help="dmd keeps an exemplar's directions stronger than this times the strongest "
-        f"[evaluator_args, or {RCOND}]",
-    )
-    matching.add_argument(
-        "--shots", type=int, metavar="K", help="exemplars a class, fitted jointly [1]"
-    )
+    add = parser.add_argument_group("matching").add_argument
+    add("--match", choices=MATCHES, help="which one to report in full [dmd]")
+    rcond = "dmd keeps an exemplar's directions stronger than this times the strongest"
+    add("--rcond", type=float, help=f"{rcond} [evaluator_args, or {RCOND}]")
+    add("--shots", type=int, metavar="K", help="exemplars a class, fitted jointly [1]")
     own, rest = parser.parse_known_args(argv)
     config, _ = parse(rest, __doc__ or "", parser)
     if config.weights is None:
@@ -105,8 +101,12 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str]:
     if "shots" in given:
         feeder_args["shots"] = given.pop("shots")
     evaluator_args = {"match": "dmd", "rcond": RCOND, **config.evaluator_args, **given}
+    before = {"match": "dmd", "rcond": RCOND, "shots": 1}
+    before |= {**config.evaluator_args, **config.test_feeder_args}
+    changed = [f"{k}-{v}" for k, v in vars(own).items() if v is not None and v != before[k]]
+    stem = "_".join([STEM, *changed])
     update = {"test_feeder_args": feeder_args, "evaluator_args": evaluator_args}
-    return config.model_copy(update=update), config.weights
+    return config.model_copy(update=update), config.weights, stem
 
 
 def _with_classes_of(entries: Weights, model_args: dict[str, Any]) -> dict[str, Any]:
@@ -119,24 +119,25 @@ def _with_classes_of(entries: Weights, model_args: dict[str, Any]) -> dict[str, 
     return {**model_args, "num_class": len(heads[0])} if known else model_args
 
 
-def _report(config: Config, evaluation: Evaluation, queries: Any) -> None:
-    """Print and write what the matchings say; the one asked for in full."""
-    names, labels, classes = evaluation.names, evaluation.labels, queries.class_names
-    stacked = evaluation.scores.reshape(len(labels), len(MATCHES), len(classes))
-    folder, chosen = Path(config.work_dir), config.evaluator_args["match"]
-    compared: dict[str, tuple[float, np.ndarray]] = {}
-    for match, scores in zip(MATCHES, np.moveaxis(stacked, 1, 0), strict=True):
-        by_class = class_accuracy(confusion(scores, labels))
-        compared[match] = (topk_accuracy(scores, labels, (1,))[1], by_class)
-    scores = stacked[:, MATCHES.index(chosen)]
+def _report(config: Config, found: Evaluation, queries: Any, folder: Path, stem: str) -> str:
+    """Write what the matchings say, the one asked for in full; return it as text."""
+    labels, classes = found.labels, queries.class_names
+    stacked = found.scores.reshape(len(labels), len(MATCHES), len(classes))
+    methods = dict(zip(MATCHES, np.moveaxis(stacked, 1, 0), strict=True))
+    chosen, rcond = (config.evaluator_args[key] for key in ("match", "rcond"))
+    table = write_methods(folder, stem, methods, chosen, labels, found.names, classes)
     shots = len(queries.exemplars.sample_names) // len(classes)
-    print(f"weights: {config.weights}")
-    print(f"exemplars a class: {shots}; dmd cut-off: {config.evaluator_args['rcond']}")
-    print(comparison(compared, classes, np.bincount(labels, minlength=len(classes))))
-    write_report(folder, STEM, scores, labels, names, classes)
-    write_distances(folder, STEM, -scores, labels, names, classes)
-    write_comparison(folder / f"{STEM}_matchings.csv", compared, classes)
-    print(f"wrote {folder / STEM}_*: all of {chosen} but the comparison, {STEM}_matchings.csv")
+    return (
+        f"exemplars a class: {shots}; dmd cut-off: {rcond}\n{table}\n"
+        f"wrote {folder / stem}_*: all of {chosen} but the comparison, {stem}_matchings.csv"
+    )
+
+
+def _settings(config: Config, weights: str) -> dict[str, Any]:
+    """What the results are a function of."""
+    keys = {"feeder", "test_feeder_args", "model", "model_args", "evaluator_args"}
+    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return {"weights": weights, "sha256": digest, **config.model_dump(mode="json", include=keys)}
 
 
 if __name__ == "__main__":

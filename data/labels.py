@@ -14,10 +14,13 @@ STORE_SUFFIXES = (".h5", ".hdf5")
 
 
 def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
-    """Labels (n,) int64 that NW-UCLA or NTU RGB+D names state, None where they are neither's."""
+    """Labels (n,) int64 that NW-UCLA or NTU RGB+D names state, None where they are neither's.
+
+    A suffix, such as ``.skeleton``, is no part of the name.
+    """
     for parse in (ucla.parse_name, splits.parse_name):
         try:
-            return np.array([parse(name).label for name in names], dtype=np.int64)
+            return np.array([parse(name.partition(".")[0]).label for name in names], dtype=np.int64)
         except DataError:
             continue
     return None

@@ -12,20 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from data.errors import DataError, printable
-from torchlight.untrusted import open_archive
+from data.errors import DataError
+from torchlight.untrusted import Unsound, array_header, npz_member, open_npz, read_npz_array
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal content gives equal files
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name (APPNOTE.TXT, 4.3.7)
-_UNPACK_LIMIT = 2**28  # bytes of a compressed array that may be unpacked into memory
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
-_KINDS = "biufcSU"
-_LONGEST_HEADER = 10_000  # bytes, numpy's own limit; evaluating more might not end
 
 
 class NpzWriter:
@@ -158,12 +153,14 @@ def find_array(path: str | os.PathLike[str], name: str) -> ArrayPlace | None:
         DataError: the file is no ``.npz``, is damaged, or lacks the array.
     """
     with _opened(path) as archive:
-        info = _member(path, archive, name)
+        info = npz_member(path, archive, name)
         with archive.open(info) as member:
-            shape, dtype = _read_header(path, name, member)
+            shape, dtype, order = array_header(path, name, member)
             header_bytes = member.tell()
     if info.compress_type != zipfile.ZIP_STORED:
         return None
+    if order == "F":
+        raise DataError(f"{path}: {name} is in Fortran order; save it as plain C")
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         local = file.read(_LOCAL_HEADER)
@@ -184,21 +181,7 @@ def read_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
             malicious file can claim as well.
     """
     with _opened(path) as archive:
-        info = _member(path, archive, name)
-        with archive.open(info) as member:
-            shape, dtype = _read_header(path, name, member)
-            size = math.prod(shape) * dtype.itemsize
-            if info.compress_type != zipfile.ZIP_STORED and size > _UNPACK_LIMIT:
-                raise DataError(
-                    f"{path}: {name} is compressed and {size} bytes large; save it again "
-                    "uncompressed, with numpy.savez, so that it can be mapped"
-                )
-            if size != info.file_size - member.tell():
-                raise DataError(f"{path}: {name} announces {dtype} {shape}, of another size")
-            data = np.empty(size, np.uint8)
-            if member.readinto(data) != size or member.read(1):  # type: ignore[attr-defined]
-                raise DataError(f"{path}: {name} has not the bytes for its shape {shape}")
-    return np.frombuffer(data, dtype, math.prod(shape)).reshape(shape)
+        return read_npz_array(path, archive, name)
 
 
 def array_names(path: str | os.PathLike[str]) -> list[str]:
@@ -215,33 +198,7 @@ def array_names(path: str | os.PathLike[str]) -> list[str]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
     """The archive; whatever is wrong with it comes out as a DataError."""
     try:
-        with open_archive(path, _METHODS) as archive:
+        with open_npz(path) as archive:
             yield archive
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # zipfile and zlib raise half a dozen kinds on damaged files
-        raise DataError(f"{path}: damaged, or no .npz file ({printable(error)})") from error
-
-
-def _member(path: str | os.PathLike[str], archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    try:
-        return archive.getinfo(f"{name}.npy")
-    except KeyError:
-        found = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8]) or "nothing"
-        raise DataError(f"{path}: no array {name}; it has {printable(found)}") from None
-
-
-def _read_header(
-    path: str | os.PathLike[str], name: str, member: IO[bytes]
-) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an ``.npy`` stream, which is then at the first number."""
-    version = npy.read_magic(member)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran_order, dtype = read(member, max_header_size=_LONGEST_HEADER)
-    if dtype.hasobject or (fortran_order and len(shape) > 1):
-        raise DataError(f"{path}: {name} holds objects or is in Fortran order; save it as plain C")
-    if dtype.kind not in _KINDS or not dtype.itemsize or min(shape, default=0) < 0:
-        raise DataError(f"{path}: {name} is {str(dtype)[:40]} {shape}, no array of numbers or text")
-    return shape, dtype
+    except Unsound as error:
+        raise DataError(str(error)) from error

@@ -109,9 +109,37 @@ def test_flags_choose_matching_and_shots(
     printed = capsys.readouterr().out
     assert "exemplars a class: 3" in printed
     assert "all of cosine" in printed
-    rows = _table(tmp_path / "oneshot_distances.csv")[1:]
+    rows = _table(tmp_path / "oneshot_match-cosine_shots-3_distances.csv")[1:]
     assert len(rows) == 3 * (12 - 3)  # 4 performers, 3 cameras, less the exemplars
     assert max(float(value) for row in rows for value in row[2:]) <= 2.0  # 1 - cosine
+
+
+def test_results_of_other_settings_are_kept_and_the_log_has_them_all(
+    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(_words(run, tmp_path)) == 0
+    first = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"}
+    assert command.main(_words(run, tmp_path, "--shots", "3")) == 0
+    assert command.main(_words(run, tmp_path)) == 0  # the same again is no fault
+    capsys.readouterr()
+    weights = torch.load(run[1], weights_only=True)
+    torch.save({key: value + 0 * value for key, value in weights.items()}, tmp_path / "other.pt")
+    for more, said in (
+        (["--weights", str(tmp_path / "other.pt")], "(sha256, weights)"),
+        (["--test-feeder-args", "base_args.performers=3"], "(performers)"),
+    ):
+        assert command.main(_words(run, tmp_path, *more)) == 2
+        error = capsys.readouterr().err
+        assert "oneshot_settings.json: results of other settings" in error
+        assert said in error
+        assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in first} == first
+    (tmp_path / "oneshot_settings.json").unlink()  # as it advises
+    assert command.main(_words(run, tmp_path, "--weights", str(tmp_path / "other.pt"))) == 0
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("exemplars a class: 1;") == 3
+    assert log.count("exemplars a class: 3;") == 1
+    assert log.count("top-1") == 4
 
 
 def test_two_processes_write_the_same(run: tuple[Path, Path], tmp_path: Path, root: Path) -> None:

@@ -3,20 +3,24 @@
 Nothing here unpickles: files of strangers are read by ``torch.load(weights_only=True)``.
 """
 
+import argparse
 import hashlib
 import io
 import pickle
 import re
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import nn
 
+from .distributed import launched_rank
 from .errors import UserError, printable
 from .files import atomic_write
+from .unpickle import NUMPY
 from .untrusted import check_directory, check_members, check_regular
 
 Weights = dict[str, torch.Tensor]
@@ -25,6 +29,11 @@ _MAGIC = b"TLSTATE1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SERIAL_BYTES = 8
 _PREFIX = "module."
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every key."""
+_STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "params", "weights")
+"""Names of state dicts among others, best first."""
+_DEEPEST = 3
 _ZIP, _ZIP_END, _ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How torch names what a pickle reaches for and must not."""
@@ -40,25 +49,89 @@ def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Read a flat state dict; a leading ``module.`` (as DDP leaves it) is taken off the keys.
+    """Read a state dict, also one inside a checkpoint of other tools, such as ``{"state_dict":
+    ..., "epoch": 3}``; prefixes of DDP and of ``torch.compile`` are taken off the keys.
 
     Raises:
-        UserError: no such file, damaged, not a state dict, or holding anything but tensors.
+        UserError: no such file, damaged, no state dict in it, or content that is not plain.
     """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
-    with open(file, "rb") as stream:
+    plain = [(stand_in, name) for name, stand_in in NUMPY.items()]
+    with open(file, "rb") as stream, torch.serialization.safe_globals([argparse.Namespace, *plain]):
         content = _load(stream, file)
-    if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{file}: holds {type(content).__name__}, not a state dict")
+    content = _unwrapped(content, file)
     for key, value in content.items():
         if not isinstance(key, str) or not key.isprintable() or not torch.is_tensor(value):
             shown = printable(repr(key))
             raise UserError(f"{file}: entry {shown} is not a tensor; not a flat state dict")
         if not _is_plain(value):
             raise UserError(f"{file}: entry {key!r} is not a plain tensor with all its numbers")
-    return {key.removeprefix(_PREFIX): value for key, value in content.items()}
+    weights = {_without_wrappers(key): value for key, value in content.items()}
+    if len(weights) < len(content):
+        raise UserError(f"{file}: holds entries twice, with and without {' or '.join(_WRAPPERS)}")
+    return weights
+
+
+def _unwrapped(content: Any, file: Path) -> Mapping[Any, Any]:
+    """The state dict that a checkpoint is or has inside; says which one."""
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"{file}: holds {type(content).__name__}, not a state dict")
+    found = dict(_state_dicts(content, set()))
+    if not found or "" in found:
+        return content
+    best = min(found, key=_rank)
+    if len(found) > 1 and _rank(best) == len(_STATE_DICTS):
+        raise UserError(f"{file}: holds several state dicts: {', '.join(found)}; save one alone")
+    others = ", ".join(str(key) for key in content if best.split(".")[0] != key)
+    _note(f"{file}: weights are its entry {best!r}; not used: {printable(others or 'no other')}")
+    return found[best]
+
+
+def _rank(name: str) -> int:
+    last = name.rpartition(".")[2]
+    return _STATE_DICTS.index(last) if last in _STATE_DICTS else len(_STATE_DICTS)
+
+
+def _state_dicts(
+    content: Mapping[Any, Any], seen: set[int], name: str = ""
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Dotted names of what holds nothing but tensors, the outermost only."""
+    if content and all(torch.is_tensor(value) for value in content.values()):
+        yield name, content
+    elif name.count(".") < _DEEPEST - 1:
+        for key, value in content.items():
+            if isinstance(key, str) and isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                yield from _state_dicts(value, seen, f"{name}.{printable(key)}".removeprefix("."))
+
+
+def _without_wrappers(key: str) -> str:
+    for prefix in _WRAPPERS * 2:
+        key = key.removeprefix(prefix)
+    return key.replace("._orig_mod.", ".")
+
+
+def fit_keys(weights: Weights, wanted: Container[str], source: str) -> Weights:
+    """``weights`` without what all keys begin with, such as ``backbone.``, where no key is
+    ``wanted`` as it is, but some are then; says so. Otherwise as they were.
+    """
+    fitted, prefix = weights, ""
+    while fitted and not any(key in wanted for key in fitted):
+        heads = {key.partition(".")[:2] for key in fitted}
+        head = "".join(next(iter(heads)))
+        if len(heads) > 1 or not head.endswith("."):
+            return weights
+        fitted, prefix = {k.removeprefix(head): v for k, v in fitted.items()}, prefix + head
+    if prefix:
+        _note(f"{source}: its keys begin with {prefix!r}, which is taken off")
+    return fitted
+
+
+def _note(text: str) -> None:
+    if launched_rank() == 0:
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def _load(stream: IO[bytes], source: Path) -> Any:
@@ -74,7 +147,9 @@ def _load(stream: IO[bytes], source: Path) -> Any:
         return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _FOREIGN.search(str(error))
-        reason = f"it would run {found[1]}" if found else "it is no torch.save file of tensors"
+        reason = "it is no torch.save file of tensors"
+        if found:
+            reason = f"it would run {found[1]}; save the model's state_dict() alone"
         raise UserError(f"{source}: refused, {reason}") from error
     except Exception as error:  # damaged files make torch raise a dozen kinds
         reason = printable(str(error).split("\n")[0] or error)
@@ -115,6 +190,7 @@ def apply_weights(
     own = model.state_dict()
     left_out = sorted(key for key in own if any(part in key for part in ignore))
     given = {k: v for k, v in weights.items() if not any(part in k for part in ignore)}
+    given = fit_keys(given, own, source)
     missing = [k for k in own if k not in given and k not in left_out]
     unexpected = [k for k in given if k not in own]
     shapes = [

@@ -52,6 +52,12 @@ def join(tables: Sequence[ScoreTable]) -> Joined:
                 f"{table.path}: scores of {table.num_class} classes, but {first.path} has "
                 f"{first.num_class}; not the same benchmark"
             )
+        if table.numbered != first.numbered and set(table.names) != set(first.names):
+            bare, other = (table, first) if table.numbered else (first, table)
+            raise UserError(
+                f"{bare.path}: its samples have no names, those of {other.path} have "
+                f"({some(other.names)}); they cannot be aligned, save both in one way"
+            )
         check_same_names(table.names, first.names, str(table.path), str(first.path))
         position = {name: i for i, name in enumerate(table.names)}
         rows.append(table.scores[[position[name] for name in first.names]])
@@ -151,10 +157,11 @@ class Search:
 
     Attributes:
         weights: (S,) float64, not negative, of sum 1; fitted to all samples.
-        fitted: accuracy of these weights on the samples that they were fitted to.
+        fitted, equal: accuracy on all samples, with these and with equal weights.
+        losses: cross-entropy on all samples, with these and with equal weights, each at its best
+            scale. These weights are never worse than equal ones, in neither of the two.
         held_out: accuracy of weights fitted without the sample they are asked about, each sample
             being left out once.
-        equal: accuracy of equal weights, for comparison.
         folds: number of parts the samples were cut into.
     """
 
@@ -162,13 +169,17 @@ class Search:
     fitted: float
     held_out: float
     equal: float
+    losses: tuple[float, float]
     folds: int
 
     def __str__(self) -> str:
         return (
             f"search: {self.held_out:.2%} held out ({self.folds} folds); report this one\n"
-            f"        {self.fitted:.2%} on the samples that the weights below were fitted to\n"
-            f"        {self.equal:.2%} with equal weights"
+            f"        {self.fitted:.2%} on the samples that the weights below were fitted to, "
+            f"cross-entropy {self.losses[0]:.4f}\n"
+            f"        {self.equal:.2%} with equal weights, cross-entropy {self.losses[1]:.4f}\n"
+            f"        (fitted: the least cross-entropy of the fused scores; equal weights are kept "
+            f"where those are more accurate)"
         )
 
 
@@ -176,7 +187,9 @@ def search_weights(scores: np.ndarray, labels: np.ndarray, folds: int = 5, seed:
     """Find the weights that make the fused scores the best log-probabilities of the labels.
 
     The cross-entropy of a weighted sum of scores is convex in the weights, so that its minimum
-    is unique and needs no grid. Folds are stratified by class where each class fills them.
+    is unique and needs no grid. Where it is less accurate than equal weights, on the samples that
+    it was fitted to, those are kept; also within each fold. Folds are stratified by class where
+    each class fills them.
 
     Args:
         scores: (S, n, c).
@@ -194,16 +207,32 @@ def search_weights(scores: np.ndarray, labels: np.ndarray, folds: int = 5, seed:
     parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels)
     hits = 0
     for rest, held in parts:
-        weights = _fit_weights(scores[:, rest], labels[rest])
+        weights = _choose_weights(scores[:, rest], labels[rest])[0]
         hits += int((fuse(scores[:, held], weights).argmax(axis=1) == labels[held]).sum())
-    weights = _fit_weights(scores, labels)
-    fitted = topk_accuracy(fuse(scores, weights), labels)[1]
-    equal = topk_accuracy(fuse(scores, np.ones(len(scores))), labels)[1]
-    return Search(weights, fitted, hits / len(labels), equal, folds)
+    weights, (fitted, equal), losses = _choose_weights(scores, labels)
+    return Search(weights, fitted, hits / len(labels), equal, losses, folds)
 
 
-def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights (S,) of sum 1 that minimise the cross-entropy of the fused scores."""
+Pair = tuple[float, float]
+
+
+def _choose_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Pair, Pair]:
+    """Weights (S,), their accuracy and that of equal ones, their cross-entropy and that of those.
+
+    They minimise the cross-entropy, unless equal ones are better in one of the two.
+    """
+    even = np.full(len(scores), 1 / len(scores))
+    weights, loss = _fit_weights(scores, labels)
+    fused = fuse(scores, even)
+    own, equal = (topk_accuracy(s, labels, (1,))[1] for s in (fuse(scores, weights), fused))
+    equal_loss = _fit_weights(fused[None], labels)[1]
+    if own < equal or loss > equal_loss:
+        return even, (equal, equal), (equal_loss, equal_loss)
+    return weights, (own, equal), (loss, equal_loss)
+
+
+def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights (S,) of sum 1 that minimise the cross-entropy of the fused scores, and that."""
     streams = scores.astype(np.float64)
     streams -= streams.mean(axis=2, keepdims=True)  # a shift of a row does not change softmax
     spread = np.maximum(streams.std(axis=(1, 2)), np.finfo(np.float32).tiny)
@@ -211,18 +240,18 @@ def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     rows = np.arange(len(labels))
     own = streams[:, rows, labels]
 
-    def objective(weights: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(weights: np.ndarray, ridge: float = RIDGE) -> tuple[float, np.ndarray]:
         log_p = log_softmax(np.tensordot(weights, streams, axes=1), axis=1)
         slope = np.einsum("nc,snc->s", np.exp(log_p), streams) - own.sum(axis=1)
-        loss = -log_p[rows, labels].mean() + RIDGE * (weights @ weights)
-        return loss, slope / len(labels) + 2 * RIDGE * weights
+        loss = -log_p[rows, labels].mean() + ridge * (weights @ weights)
+        return loss, slope / len(labels) + 2 * ridge * weights
 
     start = np.ones(len(streams))
     bounds = [(0.0, None)] * len(streams)
     found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B").x
-    weights = found / spread
-    total = weights.sum()
-    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+    weights, total = found / spread, (found / spread).sum()
+    even = np.full(len(weights), 1 / len(weights))
+    return weights / total if total > 0 else even, float(objective(found, 0.0)[0])
 
 
 def summary(
@@ -260,7 +289,6 @@ def write_fused(
     recipe: str,
     fused: np.ndarray,
     labels: np.ndarray,
-    *,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write fused scores (n, c) in the sample order of the first table, for further ensembling.

@@ -5,12 +5,14 @@ A tie goes to the lower class index everywhere, as in ``numpy.argmax``.
 """
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from torchlight.errors import UserError
 from torchlight.files import atomic_write
 
 CELLS_WITH_NUMBERS = 20  # beyond this many classes the numbers in a figure cannot be read
@@ -138,41 +140,65 @@ def write_distances(
     return paths
 
 
-def comparison(
-    accuracies: Mapping[str, tuple[float, np.ndarray]],
+def check_settings(path: Path, settings: Mapping[str, object]) -> str:
+    """What results will be of, as text to ``path``; those of other settings are not overwritten.
+
+    Raises:
+        UserError: names the settings that differ from those in ``path``.
+    """
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else text
+    changed = set(there.splitlines()) ^ set(text.splitlines())
+    if changed:
+        keys = sorted({line.split('"')[1] for line in changed if '"' in line})
+        raise UserError(
+            f"{path}: results of other settings are there ({', '.join(keys)}); say "
+            f"--work-dir OTHER, or remove this file to replace them"
+        )
+    return text
+
+
+def write_methods(
+    folder: str | Path,
+    stem: str,
+    methods: Mapping[str, np.ndarray],
+    chosen: str,
+    labels: np.ndarray,
+    names: Sequence[str],
     class_names: Sequence[str],
-    counts: np.ndarray,
 ) -> str:
-    """A table of several methods as text: top-1, then the accuracy of each class.
+    """Write reports and distances of the ``chosen`` of several methods, and a table of them all.
+
+    ``<stem>_matchings.csv`` has top-1, then the accuracy of each class (empty where it has no
+    sample); for the other files see ``write_report`` and ``write_distances``.
 
     Args:
-        accuracies: of each method, its top-1 and (c,) accuracies.
-        counts: (c,) samples of each class.
+        methods: of each method, its scores (n, c), distances with their sign changed.
+
+    Returns:
+        The table as text.
+
+    Raises:
+        OSError: a file cannot be written.
     """
+    counts = np.bincount(labels, minlength=len(class_names))
+    table: list[list[float]] = []
+    for scores in methods.values():
+        top = topk_accuracy(scores, labels, (1,))[1]
+        table.append([top, *class_accuracy(confusion(scores, labels)).tolist()])
+    write_report(folder, stem, methods[chosen], labels, names, class_names)
+    write_distances(folder, stem, -methods[chosen], labels, names, class_names)
+    rows: list[list[object]] = [["method", "top-1", *class_names]]
+    for method, values in zip(methods, table, strict=True):
+        rows.append([method, *("" if np.isnan(value) else f"{value:.6f}" for value in values)])
+    _write_csv(Path(folder) / f"{stem}_matchings.csv", rows)
     width = max(6, *(len(name) for name in class_names)) + 2
-    lines = [f"{'class':>{width}} {'samples':>9}" + "".join(f"{m:>10}" for m in accuracies)]
-    rows = [("top-1", counts.sum(), [top for top, _ in accuracies.values()])]
-    for c, name in enumerate(class_names):
-        rows.append((name, counts[c], [by_class[c] for _, by_class in accuracies.values()]))
-    for name, count, values in rows:
+    lines = [f"{'class':>{width}} {'samples':>9}" + "".join(f"{m:>10}" for m in methods)]
+    columns = zip(("top-1", *class_names), (counts.sum(), *counts), *table, strict=True)
+    for name, count, *values in columns:
         shown = ("" if np.isnan(value) else f"{value:.2%}" for value in values)
         lines.append(f"{name:>{width}} {count:>9}" + "".join(f"{text:>10}" for text in shown))
     return "\n".join(lines)
-
-
-def write_comparison(
-    path: Path, accuracies: Mapping[str, tuple[float, np.ndarray]], class_names: Sequence[str]
-) -> None:
-    """Write a table of several methods: top-1, then the accuracy of each class (NaN: empty).
-
-    Args:
-        accuracies: of each method, its top-1 and (c,) accuracies.
-    """
-    rows: list[list[object]] = [["method", "top-1", *class_names]]
-    for method, (top, by_class) in accuracies.items():
-        shown = ["" if np.isnan(value) else f"{value:.6f}" for value in by_class]
-        rows.append([method, f"{top:.6f}", *shown])
-    _write_csv(path, rows)
 
 
 def _class_rows(matrix: np.ndarray, classes: list[str]) -> list[list[object]]:

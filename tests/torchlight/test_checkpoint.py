@@ -1,9 +1,12 @@
 """Weights and states: whole or absent, strict, and never executed."""
 
+import argparse
 import os
 import pickle
 import resource
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -71,7 +74,7 @@ def test_a_checkpoint_that_would_run_something_is_refused_and_does_not(tmp_path,
 )
 def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "w.pt"
-    objects = {"list": [1], "nested": {"model": {"a": torch.ones(1)}}, "empty": {}}
+    objects = {"list": [1], "nested": {"model": {"a": 1.5}}, "empty": {}}
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
@@ -80,6 +83,68 @@ def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path, content):
         load_weights(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FOREIGN = {
+    "lightning": lambda w: {"state_dict": w, "epoch": 3, "lr": np.float64(0.1), "n": np.int64(3)},
+    "arrays": lambda w: {"model_state_dict": w, "curve": np.ones(3), "name": np.str_("x")},
+    "optimizer": lambda w: {
+        "net": w,
+        "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": [{"lr": 0.1}]},
+    },
+    "options": lambda w: {"model": w, "args": argparse.Namespace(lr=0.1, out="w")},
+    "deeper": lambda w: {"checkpoint": {"epoch": 1, "state_dict": w}},
+    "only one": lambda w: {"generator": w, "epoch": 1},
+    "averaged too": lambda w: {"state_dict_ema": {k: 0 * v for k, v in w.items()}, "state_dict": w},
+    "compiled": lambda w: {f"_orig_mod.{k}": v for k, v in w.items()},
+    "compiled and parallel": lambda w: {f"module._orig_mod.{k}": v for k, v in w.items()},
+    "backbone": lambda w: {f"backbone.{k}": v for k, v in w.items()},
+    "all of it": lambda w: {"state_dict": {f"model.module.net.{k}": v for k, v in w.items()}},
+    "ordered": lambda w: {"params": OrderedDict(w)},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("archive", [True, False])
+def test_checkpoints_of_other_tools_are_unwrapped(tmp_path, capsys, model, kind, archive):
+    content = FOREIGN[kind]({k: v + 1 for k, v in model.state_dict().items()})
+    path, before = tmp_path / "w.pt", {k: v.clone() for k, v in model.state_dict().items()}
+    torch.save(content, path, _use_new_zipfile_serialization=archive)
+    assert apply_weights(model, load_weights(path), "w.pt") == []
+    assert all(torch.equal(v, before[k] + 1) for k, v in model.state_dict().items())
+    said = capsys.readouterr().err
+    inside = next(
+        (k for k, v in content.items() if k != "state_dict_ema" and isinstance(v, dict)), ""
+    )
+    assert said.startswith("note: ") if inside or kind == "backbone" else not said
+    assert inside in said
+
+
+def test_what_all_keys_begin_with_stays_where_the_model_has_it(capsys):
+    own = nn.Sequential(OrderedDict(backbone=nn.Linear(2, 2)))
+    apply_weights(own, dict(own.state_dict()), "w.pt")
+    assert not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"unexpected: other\.weight"):
+        apply_weights(own, {"other.weight": torch.ones(2, 2)}, "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, "several state dicts: a, b"),
+        ({"x": torch.ones(1), "epoch": 3}, "entry 'epoch' is not a tensor"),
+        ({"x": torch.ones(1), "module.x": torch.ones(1)}, "entries twice"),
+        ({"state_dict": {"x": 1}}, "entry 'state_dict' is not a tensor"),
+        ({"state_dict": {"x": torch.ones(1)}, "b": os.path.join}, "save the model's state_dict()"),
+        (nn.Linear(1, 1), "save the model's state_dict()"),
+    ],
+)
+def test_a_checkpoint_without_one_state_dict_is_refused(tmp_path, content, said):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(UserError) as caught:
+        load_weights(tmp_path / "w.pt")
+    assert said in str(caught.value)
+    assert "w.pt" in str(caught.value)
 
 
 def test_truncated_weights_are_refused(tmp_path, model):
