@@ -138,13 +138,12 @@ def _labels_of(path: Path, names: list[str]) -> dict[str, int]:
     is_npz = path.suffix == ".npz" and path.is_file()
     if path.suffix in STORE_SUFFIXES or (is_npz and "scores" not in array_names(path)):
         return labels_of_data_set(path)
-    theirs, labels, numbered = read_labels(path)
-    if numbered and len(labels) != len(names):
-        raise UserError(f"{path}: {len(labels)} labels without names for {len(names)} samples")
-    stated = labels_in_names(theirs)  # a name tells better: labels may count from 1
-    known = dict(zip(theirs, labels if stated is None else stated.tolist(), strict=True))
-    by_name = known.keys() & set(names) or len(known) != len(names)
-    return known if by_name else {NUMBERED.format(i): c for i, c in enumerate(known.values())}
+    known, numbered = read_labels(path, labels_in_names)
+    if numbered and len(known) != len(names):
+        raise UserError(f"{path}: {len(known)} labels without names for {len(names)} samples")
+    if known.keys() & set(names) or len(known) != len(names):
+        return known
+    return {NUMBERED.format(i): label for i, label in enumerate(known.values())}
 
 
 if __name__ == "__main__":

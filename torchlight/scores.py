@@ -11,7 +11,7 @@ names are called ``test_0``, ``test_1``, ..., as those of published data sets ar
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,17 @@ def read_scores(path: str | Path) -> ScoreTable:
     return content if isinstance(content, ScoreTable) else _table(content, found)
 
 
-def read_labels(path: str | Path) -> tuple[list[str], list[int], bool]:
-    """Names and labels in a score file, or in what other tools keep them in; whether the names are
+def read_labels(
+    path: str | Path, in_names: Callable[[Sequence[str]], np.ndarray | None]
+) -> tuple[dict[str, int], bool]:
+    """Labels by name in a score file, or in what other tools keep them in; whether the names are
     but numbers.
 
     That is a pickle of (names, labels), a list of records with ``label``, or whole numbers alone,
     pickled or in an ``.npy``. Samples without names are ``test_0``, ``test_1``, ...
+
+    Args:
+        in_names: labels (n,) that names state, or None. They come first: others may count from 1.
 
     Raises:
         UserError: there are none, or the file cannot be read.
@@ -134,9 +139,11 @@ def read_labels(path: str | Path) -> tuple[list[str], list[int], bool]:
     else:
         names, values, numbered = _entries(content, found)
         labels = [_label(value) for value in values]
+    stated = in_names(names)
+    labels = labels if stated is None else stated.tolist()
     if not labels or None in labels:
         raise UserError(f"{found}: no labels there, or not one whole number for each sample")
-    return names, labels, numbered
+    return dict(zip(names, labels, strict=True)), numbered
 
 
 def score_stem(path: str | Path) -> Path:

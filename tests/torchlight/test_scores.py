@@ -167,14 +167,18 @@ def test_an_npy_is_read_whatever_its_order_and_name(tmp_path: Path) -> None:
     ],
 )
 def test_labels_of_other_tools(tmp_path: Path, content: object, names: list[str]) -> None:
-    found = read_labels(_pickle(tmp_path, content))
-    assert found == (names, LABELS.tolist(), names is NUMBERED)
+    path = _pickle(tmp_path, content)
+    expected = dict(zip(names, LABELS.tolist(), strict=True))
+    assert read_labels(path, lambda names: None) == (expected, names is NUMBERED)
+    assert read_labels(path, lambda names: np.arange(3))[0] == dict(
+        zip(names, range(3), strict=True)
+    )
 
 
 @pytest.mark.parametrize("content", [list(SCORES), [0.5], [True, False], ["a"], [], 3, [-(2**40)]])
 def test_what_holds_no_labels_is_refused(tmp_path: Path, content: object) -> None:
     with pytest.raises(UserError, match=r"epoch1_test_score\.pkl"):
-        read_labels(_pickle(tmp_path, content))
+        read_labels(_pickle(tmp_path, content), lambda names: None)
 
 
 class _Call:
