@@ -33,12 +33,7 @@ STREAMS = {
     for stream in ("joint", "bone", "joint-motion", "bone-motion")
 }
 PUBLISHED_WEIGHTS = {"ntu120/xsub": (0.3, 0.4, 0.1, 0.1, 0.4, 0.5, 0.2, 0.0)}
-CTRGCN_WEIGHTS = {
-    "joint-dir": 0.6,
-    "bone-dir": 0.6,
-    "joint-motion-dir": 0.4,
-    "bone-motion-dir": 0.4,
-}
+CTRGCN_WEIGHTS = (0.6, 0.6, 0.4, 0.4)  # of the streams without a number
 DATASETS = ("ntu/xsub", "ntu/xview", "ntu120/xsub", "ntu120/xset", "NW-UCLA")
 
 
@@ -81,7 +76,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(*spellings, type=path_argument, metavar="DIR", help=named)
     add, scores = parser.add_argument, {"metavar": "DIR_OR_FILE", "help": "any streams, any number"}
     add("--scores", type=path_argument, nargs="+", default=[], **scores)
-    alpha = "one for each stream, in the order of the flags above; a single one of two: the second's"
+    alpha = (
+        "one for each stream, in the order of the flags above; a single one of two: the second's"
+    )
     add("--alpha", nargs="+", type=float, metavar="WEIGHT", help=alpha)
     add("--labels", type=path_argument, metavar="FILE", help="where the labels are")
     norm = "softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]"
@@ -114,8 +111,9 @@ def _weights(args: argparse.Namespace, keys: list[str]) -> tuple[Sequence[float]
         return [1.0, *args.alpha], "1 and the one given by --alpha, as in CTR-GCN"
     if args.alpha:
         return args.alpha, "given by --alpha"
-    if len(keys) > 2 and all(key in CTRGCN_WEIGHTS for key in keys):
-        return [CTRGCN_WEIGHTS[key] for key in keys], "published for CTR-GCN's streams"
+    ctrgcn = dict(zip(list(STREAMS)[-4:], CTRGCN_WEIGHTS, strict=True))
+    if len(keys) > 2 and all(key in ctrgcn for key in keys):
+        return [ctrgcn[key] for key in keys], "published for CTR-GCN's streams"
     published = dict(zip(STREAMS, PUBLISHED_WEIGHTS.get(args.dataset, ()), strict=False))
     if published and all(key in published for key in keys):
         return [published[key] for key in keys], f"published for {args.dataset}"

@@ -22,7 +22,7 @@ def command(tmp_path: Path, *extra: str) -> list[str]:
     return ["--load-path", str(source), "--save-path", str(target), *extra]
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.backbone."])
 def test_k_is_normalised_and_the_rest_copied(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str
 ) -> None:

@@ -204,11 +204,11 @@ def test_help_shows_the_flags_of_this_command(capsys: pytest.CaptureFixture[str]
 def test_weights_with_heads_for_other_classes_embed_the_same(
     run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """As published ones: keys with ``module.``, a head for each of all classes, features given."""
+    """As published: in a checkpoint, with prefixes, a head for each of all classes."""
     weights = torch.load(run[1], weights_only=True)
     wide = {"K": torch.zeros(8, 16, 16), "fc.weight": torch.zeros(8, 16), "fc.bias": torch.zeros(8)}
-    published = {f"module.{key}": wide.get(key, value) for key, value in weights.items()}
-    torch.save(published, tmp_path / "published.pt")
+    published = {f"module.net.{key}": wide.get(key, value) for key, value in weights.items()}
+    torch.save({"state_dict": published}, tmp_path / "published.pt")
     assert command.main(_words(run, tmp_path / "own")) == 0
     more = ["--weights", str(tmp_path / "published.pt"), "--model"]
     more += ["model.Koopman_pooling_emb.Model"]

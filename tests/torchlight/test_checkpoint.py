@@ -98,6 +98,7 @@ FOREIGN = {
     "averaged too": lambda w: {"state_dict_ema": {k: 0 * v for k, v in w.items()}, "state_dict": w},
     "compiled": lambda w: {f"_orig_mod.{k}": v for k, v in w.items()},
     "compiled and parallel": lambda w: {f"module._orig_mod.{k}": v for k, v in w.items()},
+    "compiled in part": lambda w: {k.replace("0.", "0._orig_mod."): v for k, v in w.items()},
     "backbone": lambda w: {f"backbone.{k}": v for k, v in w.items()},
     "all of it": lambda w: {"state_dict": {f"model.module.net.{k}": v for k, v in w.items()}},
     "ordered": lambda w: {"params": OrderedDict(w)},
