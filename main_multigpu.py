@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
-    config, config_name = parse(argv, __doc__ or "")
+    config, config_file = parse(argv, __doc__ or "")
     config, feeder, model_class, evaluator = _classes(config)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
@@ -44,17 +44,22 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     )
     check_compatible(config, model, sets)
-    if config.weights is not None:
-        apply_weights(model, load_weights(config.weights), config.weights, config.ignore_weights)
+
+    def start() -> None:
+        if config.weights is not None:
+            loaded = load_weights(config.weights)
+            apply_weights(model, loaded, config.weights, config.ignore_weights)
+
     trainer = Trainer(
         config,
         world,
         model,
         sets["test"],
-        config_name=config_name,
+        config_file=config_file,
         train_set=sets.get("train"),
         val_set=sets.get("val"),
         evaluator=_evaluator(config, evaluator, sets["test"]),
+        start=start,
     )
     trainer.fit() if config.phase == "train" else trainer.test()
     return 0

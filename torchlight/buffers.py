@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .distributed import World
+from .loading import BatchPlan
 
 
 class RunningStatistics:
@@ -16,11 +17,12 @@ class RunningStatistics:
     micro-batch on one process nothing is done.
 
     Args:
+        plan: how many micro-batches a step has, and how they are dealt out.
         can_undo: keep what is needed for ``undo``.
     """
 
     def __init__(
-        self, model: nn.Module, accumulate: int, world: World, *, can_undo: bool = False
+        self, model: nn.Module, plan: BatchPlan, world: World, *, can_undo: bool = False
     ) -> None:
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._floats: list[torch.Tensor] = []
@@ -31,9 +33,9 @@ class RunningStatistics:
             self._floats += [norm.running_mean, norm.running_var]
             if norm.num_batches_tracked is not None:
                 self._counts.append(norm.num_batches_tracked)
-        self._accumulate, self._world = accumulate, world
-        self._idle = not norms or (accumulate == 1 and world.size == 1)
-        self._keeps_start = bool(norms) and (accumulate > 1 or can_undo)
+        self._accumulate, self._count, self._world = plan.accumulate, plan.count, world
+        self._idle = not norms or (plan.accumulate == 1 and world.size == 1)
+        self._keeps_start = bool(norms) and (plan.accumulate > 1 or can_undo)
         self._start: list[torch.Tensor] = []
         self._total: list[torch.Tensor] = []
 
@@ -51,16 +53,18 @@ class RunningStatistics:
                 torch._foreach_sub_(self._counts, 1)  # a step counts as one batch
 
     @torch.no_grad()
-    def after(self, micro: int) -> None:
-        """Call after the forward of micro-batch ``micro``."""
+    def after(self, micro: int, *, counts: bool) -> None:
+        """Call after the forward of micro-batch ``micro``; an idle turn does not count."""
         if self._idle:
             return
+        if not counts:
+            torch._foreach_zero_(self._floats)
         if self._accumulate > 1:
             torch._foreach_add_(self._total, self._floats)
         if micro == self._accumulate - 1:
             sums = self._total if self._accumulate > 1 else self._floats
             flat = torch.cat([b.reshape(-1) for b in sums])
-            flat = self._world.sum_(flat) / (self._accumulate * self._world.size)
+            flat = self._world.sum_(flat) / self._count
             pieces = flat.split([b.numel() for b in self._floats])
             torch._foreach_copy_(
                 self._floats, [p.view_as(b) for p, b in zip(pieces, self._floats, strict=True)]

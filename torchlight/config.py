@@ -48,6 +48,9 @@ RETIRED = {
 """Keys found in published configurations, and why they are passed over; the log says so."""
 
 _PATHS = ("work_dir", "weights")
+RESOLVED = "# The resolved configuration of the run in this folder, which may rewrite this file.\n"
+"""How such a file begins, so that no other is taken for one."""
+
 _LARGEST_YAML_BYTES = 1 << 16  # a second of parsing; configurations have some 1,000 bytes
 
 
@@ -216,12 +219,20 @@ class Config(BaseModel):
         """SHA-256 of the recipe, as hexadecimal text."""
         return hashlib.sha256(json.dumps(self.recipe(), sort_keys=True).encode()).hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write the resolved configuration as a YAML that is accepted as ``--config``."""
+    def with_epochs(self, at_least: int) -> "Config":
+        """The same configuration, of that many epochs if it has fewer."""
+        return self.model_copy(update={"num_epoch": max(self.num_epoch, at_least)})
+
+    def as_yaml(self) -> str:
+        """The resolved configuration as a YAML that is accepted as ``--config``."""
         left_out = {"overwrite", "allow_import"}
         content = self.model_dump(mode="json", exclude=left_out, exclude_none=True)
+        return RESOLVED + yaml.safe_dump(content, sort_keys=False)
+
+    def save(self, path: Path) -> None:
+        """Write ``as_yaml``, whole or not at all."""
         with atomic_write(path) as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            temporary.write_bytes(self.as_yaml().encode())
 
 
 _NOT_RECIPE = (
@@ -239,6 +250,7 @@ _NOT_RECIPE = (
     "save_interval",
     "save_epoch",
     "save_minutes",
+    "on_nonfinite",
     "num_epoch",
     "test_batch_size",
     "overwrite",
@@ -254,7 +266,7 @@ _NOT_RECIPE = (
 def parse(
     argv: Sequence[str] | None, description: str, own: argparse.ArgumentParser | None = None
 ) -> tuple[Config, str]:
-    """Read flags and the YAML they name; return the configuration and the YAML's file name.
+    """Read flags and the YAML they name; return the configuration and the YAML's path.
 
     Args:
         own: a command's own flags, parsed by it before; here for the help and for suggestions.
@@ -296,7 +308,7 @@ def parse(
         notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
         config = config.model_copy(update={"device": "cuda"})
     config._origin = replace(config._origin, notes=tuple(notes))
-    return config, Path(path).name
+    return config, path
 
 
 def build(values: Mapping[str, Any], source: str, by_flag: frozenset[str] = frozenset()) -> Config:

@@ -3,10 +3,12 @@
 The unit is the *micro-batch*: ``batch_size`` samples that go through the model together. A step
 of the optimiser sees ``global_batch_size`` samples, cut into micro-batches that depend on
 (seed, epoch, step) alone. Processes only share them out, so a run is the same, up to
-floating-point order, on 1 process with accumulation and on 64 without.
+floating-point order, on 1 process with accumulation and on 64 without; one that goes on on
+another number of processes keeps its micro-batches.
 """
 
 import atexit
+import hashlib
 import os
 import signal
 import weakref
@@ -22,6 +24,9 @@ from torch.utils.data import DataLoader, Sampler
 from .errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Identity = dict[str, Any]
+
+_PROBES = 8
 
 
 class Dataset(Protocol):
@@ -42,16 +47,25 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a step's samples are spread: world x accumulate micro-batches of ``micro``."""
+    """A step's samples: ``count`` micro-batches of ``micro``, dealt out to ``world`` processes."""
 
     micro: int
-    accumulate: int
+    count: int
     world: int
 
     @property
     def step_size(self) -> int:
         """Samples a step of the optimiser sees, over all processes."""
-        return self.micro * self.accumulate * self.world
+        return self.micro * self.count
+
+    @property
+    def accumulate(self) -> int:
+        """Turns of a process in a step. Where they are more than micro-batches, some are idle."""
+        return -(-self.count // self.world)
+
+    def number(self, turn: int, rank: int) -> int:
+        """The micro-batch of a turn; an idle turn has one from ``count`` on."""
+        return turn * self.world + rank
 
 
 def plan_batches(batch_size: int, global_batch_size: int | None, world: int) -> BatchPlan:
@@ -75,7 +89,7 @@ def plan_batches(batch_size: int, global_batch_size: int | None, world: int) -> 
             f"global_batch_size {total} on {world} processes is {share} samples each, which "
             f"batch_size {batch_size} does not divide; use a --batch-size that does"
         )
-    return BatchPlan(micro, share // micro, world)
+    return BatchPlan(micro, total // micro, world)
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -110,9 +124,10 @@ class TrainBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         plan = self.plan
         order = self._order(self.epoch)[: self.steps * plan.step_size]
-        parts = order.reshape(self.steps, plan.accumulate, plan.world, plan.micro)
+        parts = order.reshape(self.steps, plan.count, plan.micro)
         for step in range(self.first_step, self.steps):
-            yield from parts[step, :, self.rank].tolist()
+            for turn in range(plan.accumulate):  # an idle one reads something all the same
+                yield parts[step, plan.number(turn, self.rank) % plan.count].tolist()
 
 
 class EvalBatches(Sampler[list[int]]):
@@ -167,6 +182,39 @@ class _BatchFetcher:
             inputs, labels, own = zip(*(self.dataset[i] for i in indices), strict=True)
             inputs = torch.stack([torch.as_tensor(x) for x in inputs])
         return torch.as_tensor(inputs), torch.as_tensor(labels), torch.as_tensor(own)
+
+
+def identity_of(dataset: Dataset) -> Identity:
+    """What tells a split from others, wherever its files lie.
+
+    "samples" is their number, "digest" the SHA-256 of names and labels, and "values" the mean
+    magnitudes of some samples as epoch 0 reads them (none where two reads differ).
+    """
+    digest = hashlib.sha256("\n".join(dataset.sample_names).encode("utf-8", "surrogatepass"))
+    digest.update(np.asarray(dataset.labels).astype(np.int64).tobytes())
+    fetcher, last = _BatchFetcher(dataset), len(dataset) - 1
+    some = np.linspace(0, last, min(_PROBES, last + 1)).astype(int).tolist()
+    first, again = (
+        [float(x.double().abs().mean()) for x in fetcher.__getitems__(some)[0]] for _ in range(2)
+    )
+    values = first if first == again else []
+    return {"samples": len(dataset), "digest": digest.hexdigest(), "values": values}
+
+
+def split_changed(old: Identity | None, new: Identity | None) -> bool:
+    """Whether a split has other samples or labels than it had (what is not known has not)."""
+    if old is None or new is None:
+        return False
+    return any(old[key] != new[key] for key in ("samples", "digest"))
+
+
+def same_data(old: Identity | None, new: Identity | None) -> bool:
+    """Whether a split read from elsewhere is known to be the same, its values included."""
+    if old is None or new is None or split_changed(old, new):
+        return False
+    if not old["values"] or not new["values"]:
+        return True
+    return bool(np.allclose(old["values"], new["values"], rtol=1e-3, equal_nan=True))
 
 
 def _whole(batch: Any) -> Any:

@@ -11,13 +11,14 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -29,14 +30,15 @@ from .distributed import World
 from .errors import RunFailed, Stopped, UserError, printable
 from .evaluation import Evaluation, Evaluator, Logits, SplitScorer, logits_of
 from .files import atomic_write, reason
-from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
+from .loading import Batch, BatchPlan, Dataset, Loader, TrainBatches, identity_of, plan_batches
 from .log import Curves, Point, start_logging
 from .numerics import precision_notes, precision_of
 from .progress import Position, Tally
 from .publish import TEST_STEM, Publisher
 from .schedule import learning_rate
 from .signals import Request, Signals
-from .workdir import WorkDir
+from .watch import AGAIN
+from .workdir import Begun, WorkDir
 
 BEST = "best.pt"
 
@@ -71,41 +73,65 @@ class Trainer:
         model: nn.Module,
         test_set: Dataset,
         *,
-        config_name: str = "config.yaml",
+        config_file: str = "config.yaml",
         train_set: Dataset | None = None,
         val_set: Dataset | None = None,
         evaluator: Evaluator | None = None,
+        start: Callable[[], object] = lambda: None,
     ) -> None:
         """Check what can be checked, then open the work dir; nothing is written before that.
 
         Args:
-            model: on the CPU, with its initial (or loaded) weights.
+            model: on the CPU, with its initial weights.
+            start: puts start weights into the model; not called where a run goes on, whose state
+                has all it needs.
             val_set: held-out part of the training split; where given, it chooses the best epoch.
 
         Raises:
             UserError: the batch does not fit the split or the processes; see WorkDir.open.
         """
-        self.config, self.world = config, world
-        self.folder = Path(config.work_dir)
-        self.model = model.to(world.device)
+        self.world, self.folder = world, Path(config.work_dir)
+        self.model = model
         self.train_set, self.test_set, self.val_set = train_set, test_set, val_set
         self.position = Position(epoch=config.start_epoch)
         self._evaluator = evaluator or Logits()
-        self.plan = plan_batches(config.batch_size, config.global_batch_size, world.size)
-        if train_set is not None and len(train_set) < self.plan.step_size:
-            raise UserError(
-                f"a step takes {self.plan.step_size} samples, but the train split has only "
-                f"{len(train_set)}; use a smaller --global-batch-size (--batch-size)"
-            )
         self._work_dir, self._weights = WorkDir(self.folder), WeightFiles(self.folder)
-        self._resume = world.main_decides(lambda: self._work_dir.open(config, config_name))
+        new = not world.main_decides(lambda: self._work_dir.may_hold(config))
+        if new:
+            self.plan = self._plan(config, world.size)
+            start()
+        begun = world.main_decides(lambda: self._open(config, config_file))
+        if begun is None and not new:
+            start()
+        self._resume = begun is not None
+        self._began_on = begun.world if begun else world.size
+        self.config = config = config.with_epochs(begun.epochs) if begun else config
+        self.plan = self._plan(config, self._began_on)
+        self.model.to(world.device)
         self.log = start_logging(
             world.is_main, self.folder / "log.txt" if config.print_log else None
         )
-        for note in (*config.notes, self._work_dir.note):
-            if note:
-                self.log.info(f"note: {note}")
+        for note in (*config.notes, *self._work_dir.notes):
+            self.log.info(f"note: {note}")
         self._publisher = Publisher(config, self.folder, self.log, test_set)
+
+    def _plan(self, config: Config, began_on: int) -> BatchPlan:
+        """The steps of a run that began on ``began_on`` processes, dealt out to those there are.
+
+        Raises:
+            UserError: they do not come out even, or take more samples than there are.
+        """
+        plan = plan_batches(config.batch_size, config.global_batch_size, began_on)
+        if self.train_set is not None and len(self.train_set) < plan.step_size:
+            raise UserError(
+                f"a step takes {plan.step_size} samples, but the train split has only "
+                f"{len(self.train_set)}; use a smaller --global-batch-size (--batch-size)"
+            )
+        return replace(plan, world=self.world.size)
+
+    def _open(self, config: Config, config_file: str) -> Begun | None:
+        data = None if self.train_set is None else identity_of(self.train_set)
+        return self._work_dir.open(config, config_file, data, self.world.size)
 
     # -- the two phases ---------------------------------------------------------------------
 
@@ -148,7 +174,7 @@ class Trainer:
         self._tally = Tally(world.device)
         self._tallies: list[list[float]] = []
         self._statistics = RunningStatistics(
-            self.model, self.plan.accumulate, world, can_undo=config.on_nonfinite == "skip"
+            self.model, self.plan, world, can_undo=config.on_nonfinite == "skip"
         )
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
         points = self._restore() if self._resume else []
@@ -178,6 +204,7 @@ class Trainer:
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
             )
+            parallel.register_comm_hook(None, _add_up)
             if self.world.size > 2:
                 self._settle(parallel)
         return parallel
@@ -233,12 +260,18 @@ class Trainer:
         )
         self.log.info(
             f"{sum(sizes):,} trained parameters; {len(self.train_set)} training samples; a step is "
-            f"{plan.step_size} = {world.size} processes x {plan.accumulate} x {plan.micro}"
+            f"{plan.step_size} = {plan.count} x {plan.micro}"
+            + (f", over {world.size} processes" if world.size > 1 else "")
         )
         if plan.micro < config.batch_size:
             self.log.info(
                 f"note: batch norm sees {plan.micro} samples at a time instead of batch_size "
-                f"{config.batch_size}, as the global batch is spread over {world.size} processes"
+                f"{config.batch_size}, as a step is spread over {self._began_on} processes"
+            )
+        if plan.count % world.size:
+            self.log.info(
+                f"note: the run began on {self._began_on} processes, and {world.size} cannot share "
+                f"out a step's {plan.count} batches evenly: some wait for others"
             )
         self._note_precision()
 
@@ -290,20 +323,23 @@ class Trainer:
 
     def _step(self, batches: Iterator[Batch], step: int) -> None:
         """One update: forward and backward of this rank's micro-batches, then the optimiser."""
-        last = self.plan.accumulate - 1
+        plan, last = self.plan, self.plan.accumulate - 1
         tally = Tally(self.world.device)
-        for micro in range(self.plan.accumulate):
+        for micro in range(plan.accumulate):
             inputs, labels = self._next(batches)
-            self._seed_dropout(micro)
+            number = plan.number(micro, self.world.rank)
+            counts = number < plan.count  # an idle turn only keeps the others company
+            self._seed_dropout(number)
             self._statistics.before(micro)
             with self._gradients_kept_local() if micro < last else contextlib.nullcontext():
                 with precision_of(self.config, self.world.device):
                     logits = logits_of(self._parallel(inputs))
                 loss = nn.functional.cross_entropy(logits.float(), labels)
                 with self.world.meeting():
-                    self._scaler.scale(loss / self.plan.accumulate).backward()
-            self._statistics.after(micro)
-            tally.add(loss.detach(), logits.detach(), labels)
+                    self._scaler.scale(counts * loss / plan.count).backward()
+            self._statistics.after(micro, counts=counts)
+            if counts:
+                tally.add(loss.detach(), logits.detach(), labels)
             self._note_nonfinite(loss.detach(), step)
         self._loss = loss.detach()
         if self._checks_each_step and self._drop_step():
@@ -328,9 +364,8 @@ class Trainer:
             return self._parallel.no_sync()
         return contextlib.nullcontext()
 
-    def _seed_dropout(self, micro: int) -> None:
+    def _seed_dropout(self, number: int) -> None:
         """Key the generator by (seed, step, micro-batch), whoever computes it."""
-        number = micro * self.world.size + self.world.rank
         key = np.random.SeedSequence([self.config.seed, self.position.global_step, number])
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
 
@@ -370,7 +405,8 @@ class Trainer:
             where = self._describe_nonfinite()
             raise RunFailed(
                 f"the loss is not finite ({where}); the last good state is kept in {self.folder}; "
-                f"lower --base-lr, or say --on-nonfinite skip"
+                f"go on with --on-nonfinite skip, or start over with a lower --base-lr and "
+                f"--work-dir OTHER"
             )
 
     def _require_finite_weights(self) -> None:
@@ -379,7 +415,8 @@ class Trainer:
         if not all(bool(v.isfinite().all()) for v in floats):
             raise RunFailed(
                 f"the weights are not finite after step {self.position.global_step}; the last good "
-                f"state is kept in {self.folder}; lower --base-lr"
+                f"state is kept in {self.folder}; start over with a lower --base-lr and "
+                f"--work-dir OTHER"
             )
 
     def _describe_nonfinite(self) -> str:
@@ -429,7 +466,7 @@ class Trainer:
         last = epoch + 1 == config.num_epoch
         wanted = epoch + 1 > config.save_epoch and (epoch + 1) % config.save_interval == 0
         if last or wanted:
-            self._save_weights(f"runs-{epoch + 1}-{position.global_step}.pt")
+            self._save_weights(self._weights_name(epoch + 1))
         self._draw(line)
         position.epoch, position.step = epoch + 1, 0
         self._tally = Tally(self.world.device)
@@ -480,7 +517,7 @@ class Trainer:
         position = self.position
         told = (
             f"stopped on request after step {position.step} of epoch {position.epoch + 1}; "
-            f"the same command goes on from there"
+            f"{AGAIN} from there"
         )
         self.log.info(told)
         raise Stopped(request.status, told)
@@ -500,6 +537,9 @@ class Trainer:
         if self.world.is_main:
             with self._going_on(name):
                 self._weights.save(name, self.model.state_dict())
+
+    def _weights_name(self, epoch: int) -> str:
+        return f"runs-{epoch}-{self.position.global_step}.pt"
 
     def _save_first_state(self) -> None:
         """So that whatever lies in the folder from here on belongs to a run that can go on."""
@@ -525,8 +565,8 @@ class Trainer:
 
     def _write_state(self) -> None:
         state = {
-            "recipe": self.config.recipe(),
-            "world": self.world.size,
+            **self._work_dir.identity,
+            "world": self._began_on,
             "position": asdict(self.position),
             "tallies": self._tallies,
             "points": self._curves.latest(self.position.global_step),
@@ -555,20 +595,19 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
-        same_world = state["world"] == self.world.size
         if state["tallies"]:
             total = np.sum(state["tallies"], axis=0).tolist() if self.world.is_main else None
+            same_world = len(state["tallies"]) == self.world.size
             own = state["tallies"][self.world.rank] if same_world else total
             self._tally = Tally(self.world.device, own)
         self._tallies = state["tallies"]
+        other_world = (
+            f"; began on {self._began_on} processes, {self.world.size} now: the same steps of "
+            f"{self.plan.step_size} samples, results equal up to floating-point order"
+        )
         self.log.info(
             f"going on from epoch {self.position.epoch + 1}, step {self.position.step}"
-            + (
-                ""
-                if same_world
-                else f"; {state['world']} processes before, {self.world.size} now: "
-                "same samples, results equal up to floating-point order"
-            )
+            + (other_world if self._began_on != self.world.size else "")
         )
         return state.get("points", [])
 
@@ -579,15 +618,19 @@ class Trainer:
         position = self.position
         chooser = "part of the training split, held out" if self.val_set else "the test split"
         self.world.main_decides(self._require_weights)
-        self._report_on("last", f"last epoch ({self.config.num_epoch})")
+        last = self._weights_name(position.epoch)
+        self._report_on(
+            "last", f"last epoch ({position.epoch}, step {position.global_step}, {last})"
+        )
         best = self.world.broadcast(load_weights(self.folder / BEST) if self.world.is_main else {})
         apply_weights(self.model, best, BEST)
-        title = f"best epoch ({position.best_epoch}, chosen on {chooser})"
+        step = (position.best_epoch - self.config.start_epoch) * self._batches.steps
+        title = f"best epoch ({position.best_epoch}, step {step}, {BEST}, chosen on {chooser})"
         self._report_on("best", title, scores=True)
         if not self.val_set and self.config.evaluator is None:
             self.log.info(
                 "note: the test split chose the best epoch, as is published practice; for an "
-                "honest choice say --val-fraction 0.1 or --val-subjects ..."
+                "honest choice train with --val-fraction 0.1 and --work-dir OTHER"
             )
         if position.skipped:
             self.log.info(f"{position.skipped} steps were skipped for a loss that was not finite")
@@ -619,8 +662,12 @@ class Trainer:
         self.world.main_decides(write)
 
     def _require_weights(self) -> None:
+        """See that what the reports name is there, also where a run ends earlier than planned."""
         with self._finishable("weights"):
             self._weights.write_waiting()
+            last = self._weights_name(self.position.epoch)
+            if not (self.folder / last).exists():
+                self._weights.save(last, self.model.state_dict())
 
     @contextlib.contextmanager
     def _finishable(self, what: str) -> Iterator[None]:
@@ -629,9 +676,18 @@ class Trainer:
             yield
         except OSError as error:
             raise RunFailed(
-                f"{self.folder}: {what} cannot be written ({reason(error)}); make room, and the "
-                f"same command goes on from the last saved state"
+                f"{self.folder}: {what} cannot be written ({reason(error)}); make room, and "
+                f"{AGAIN} from the last saved state"
             ) from error
+
+
+def _add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Add the ranks' gradients up: each loss is divided by the number of a step's micro-batches.
+
+    An average over the ranks would round otherwise on another number of them.
+    """
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
 
 
 def _duration(seconds: float) -> str:

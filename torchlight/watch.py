@@ -26,7 +26,7 @@ RUNNING, WAITING, DONE = "running", "waiting", "done"
 _LONGEST_INTERVAL_S = 2.0
 _PATIENCE_BEATS = 5
 """Beats that a rank may miss once a connection has broken, or once the run is asked to leave."""
-AGAIN = "the same command goes on from the last saved state"
+AGAIN = "the same command, without --overwrite, goes on"
 
 
 class Watch:
@@ -184,7 +184,7 @@ class Watch:
         """Say why (the lowest rank that is left says it), let the others hear it, and end."""
         survivors = [r for r in range(self._size) if r not in lost]
         if self._rank == min(survivors, default=self._rank):
-            line = f"{why}; stopping; {AGAIN}"
+            line = f"{why}; stopping; {AGAIN} from the last saved state"
             print(f"error: {line}", file=sys.stderr, flush=True)
             logging.getLogger(NAME).info(line)
         if self._verdict is None:

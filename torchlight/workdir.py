@@ -1,19 +1,24 @@
 """The folder of a run: who may write there, what is there already, what it is called."""
 
+import hashlib
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import StateFile
-from .config import Config
+from .config import RESOLVED, Config
 from .errors import UserError, printable
 from .files import reason, remove_leftovers
+from .loading import BatchPlan, Identity, plan_batches, same_data, split_changed
 from .locks import FolderLock, Locked
+from .schedule import learning_rate
 
+_WEIGHTS = ("runs-*.pt", "best.pt")
 ARTEFACTS = (
     "resume.*.state",
-    "runs-*.pt",
-    "best.pt",
+    *_WEIGHTS,
     "log.txt",
     "nonfinite_*.txt",
     "runs/*/events.out.tfevents.*",
@@ -22,25 +27,58 @@ ARTEFACTS = (
 )
 """What a run writes, and all that ``--overwrite`` deletes (and the configuration's copy)."""
 
+_SCHEDULE = ("base_lr", "step", "lr_decay_rate", "warm_up_epoch")
+_BATCHES = ("batch_size", "global_batch_size")
+_PLACES = "train_feeder_args."
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is settled of a run that goes on.
+
+    Attributes:
+        world: processes that it began with; they decide its steps.
+        epochs: how many it has begun; it cannot end before the last of them.
+    """
+
+    world: int
+    epochs: int
+
 
 class WorkDir:
-    """A run's folder, locked for as long as this object lives (rank 0 makes one)."""
+    """A run's folder, locked for as long as this object lives (rank 0 makes one).
+
+    Attributes:
+        identity: part of a state that says which run it is of; known once the folder is open.
+        notes: what the log should say of how the folder was found.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = StateFile(self.path)
+        self.identity: dict[str, Any] = {}
+        self.notes: list[str] = []
         self._lock = FolderLock(self.path)
 
-    @property
-    def note(self) -> str | None:
-        """What to say of a lock that does not keep everybody out."""
-        return self._lock.note
+    def may_hold(self, config: Config) -> bool:
+        """Whether a run lies here that ``config`` could go on with (nothing is written)."""
+        return config.phase == "train" and not _starts_over(config) and self.state.exists()
 
-    def open(self, config: Config, config_name: str) -> bool:
-        """Lock the folder, save the resolved configuration there; return whether to resume.
+    def open(
+        self,
+        config: Config,
+        config_file: str | Path,
+        data: Identity | None = None,
+        world: int = 1,
+    ) -> Begun | None:
+        """Lock the folder, save the resolved configuration there; return the run to go on with.
 
-        A training run is resumed where a state of the same recipe lies. A test run leaves a
-        configuration that is there already as it is.
+        A training run goes on where a state of the same recipe lies. A test run leaves a
+        configuration that is there already as it is, and so does any run that was started by it.
+
+        Args:
+            data: of the training split.
+            world: processes now.
 
         Raises:
             UserError: locked by another run, not writable, or holding another run.
@@ -48,8 +86,10 @@ class WorkDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
-            remove_leftovers(self.path, [*ARTEFACTS, config_name])
-            return self._settle(config, self.path / config_name)
+            if self._lock.note:
+                self.notes.append(self._lock.note)
+            remove_leftovers(self.path, [*ARTEFACTS, f"*{Path(config_file).name}"])
+            return self._settle(config, Path(config_file), data, world)
         except Locked as error:
             raise UserError(f"{self.path}: {error}; or say --work-dir OTHER") from error
         except OSError as error:
@@ -59,50 +99,209 @@ class WorkDir:
             self.close()
             raise
 
-    def _settle(self, config: Config, copy: Path) -> bool:
+    def _settle(
+        self, config: Config, file: Path, data: Identity | None, world: int
+    ) -> Begun | None:
         if config.phase == "test":
-            if not copy.exists():
-                config.save(copy)
-            return False
-        if config.overwrite:
-            self._clear()
-        resume = self._resumable(config)
+            if not os.path.lexists(self.path / file.name):
+                config.save(self.path / file.name)
+            return None
+        if _starts_over(config):
+            self._clear(config)
+        self.identity = {
+            "recipe": config.recipe(),
+            "data": data,
+            "weights": _weights_identity(config.weights),
+        }
+        begun = self._begun(config, world)
+        self._save(config.with_epochs(begun.epochs) if begun else config, file)
+        return begun
+
+    def _save(self, config: Config, file: Path) -> None:
+        """Save the resolved configuration under ``file``'s name, or beside what is not ours."""
+        own = copy = self.path / file.name
+        if copy.is_file() and copy.read_bytes() == config.as_yaml().encode():
+            return
+        while os.path.lexists(copy) and not _may_replace(copy, file):
+            copy = copy.with_name(f"resolved_{copy.name}")
         config.save(copy)
-        return resume
+        if copy != own:
+            self.notes.append(f"{own} stays as it is; the resolved configuration is {copy}")
 
     def close(self) -> None:
         """Let another run in (where this one is in)."""
         self._lock.release()
 
-    def _resumable(self, config: Config) -> bool:
-        if self.state.exists():
-            state, _ = self.state.load()
-            recipe = state.get("recipe")
-            if not isinstance(recipe, dict):
-                raise UserError(f"{self.state.slots[0]}: holds no run; start over with --overwrite")
-            changed = _changed(recipe, config.recipe())
-            if changed:
+    def _begun(self, config: Config, world: int) -> Begun | None:
+        if not self.state.exists():
+            strangers = sorted(p.name for pattern in _WEIGHTS for p in self.path.glob(pattern))
+            if strangers:
                 raise UserError(
-                    f"{self.path}: holds a run with other settings ({printable(changed)}); "
-                    f"say --work-dir OTHER, or --overwrite to delete that run"
+                    f"{self.path}: holds weights ({strangers[0]}) but no state to resume from; "
+                    f"say --work-dir OTHER, or --overwrite to delete them"
                 )
-            return True
-        strangers = sorted(path.name for path in self.path.glob("*.pt"))
-        if strangers:
+            return None
+        state, _ = self.state.load()
+        if not isinstance(state.get("recipe"), dict):
+            raise UserError(f"{self.state.slots[0]}: holds no run; start over with --overwrite")
+        try:
+            return self._compare(state, config, world)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
-                f"{self.path}: holds weights ({strangers[0]}) but no state to resume from; "
-                f"say --work-dir OTHER, or --overwrite to delete them"
+                f"{self.state.slots[0]}: cannot be gone on from ({printable(error)}); "
+                f"start over with --overwrite"
+            ) from error
+
+    def _compare(self, state: Mapping[str, Any], config: Config, world: int) -> Begun | None:
+        """What goes on of the run in ``state``; None where it is as good as not begun.
+
+        Raises:
+            UserError: it has taken steps that ``config`` would not take.
+        """
+        position = state["position"]
+        taken = int(position["global_step"])
+        epochs = int(position["epoch"]) + (int(position["step"]) > 0)
+        began = max(int(state["world"]), 1) if taken else world
+        changed, notes = _differences(state, self.identity, epochs, began)
+        told = "; ".join(f"{key}: {change}" for key, change in changed.items())
+        if not changed:
+            self.notes += [f"changed since: {note}" for note in notes]
+            if epochs > config.num_epoch:
+                self.notes.append(
+                    f"num_epoch {config.num_epoch} is less than the {epochs} epochs that this "
+                    f"run has begun; it ends with epoch {epochs}"
+                )
+            if self.identity["weights"] and not self.identity["weights"]["digest"]:
+                self.identity["weights"] = state.get("weights") or self.identity["weights"]
+            return Begun(began, epochs)
+        if not taken:
+            self.notes.append(
+                f"the run that was here had not taken a step; it begins anew with other settings "
+                f"({told})"
             )
+            for slot in self.state.slots:
+                slot.unlink(missing_ok=True)
+            return None
+        kept = (
+            "; leave them as they were: a run keeps its steps on any number of processes"
+            if changed.keys() <= {*_BATCHES}
+            else ""
+        )
+        raise UserError(
+            f"{self.path}: holds a run with other settings ({told}){kept}; "
+            f"say --work-dir OTHER, or --overwrite to delete that run"
+        )
+
+    def _clear(self, config: Config) -> None:
+        doomed = [path for pattern in ARTEFACTS for path in self.path.glob(pattern)]
+        start = config.weights
+        if start and any(os.path.exists(start) and path.samefile(start) for path in doomed):
+            raise UserError(
+                f"{start}: --overwrite would delete the weights to start from; "
+                f"say --work-dir OTHER, or move them first"
+            )
+        for path in doomed:
+            path.unlink()
+
+
+def _starts_over(config: Config) -> bool:
+    """Whether to delete what is there: not again where a launcher starts lost processes again."""
+    return config.overwrite and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0
+
+
+def _may_replace(copy: Path, file: Path) -> bool:
+    """Whether ``copy`` is a resolved configuration of a run, and not the file that began this."""
+    if not copy.is_file() or copy.is_symlink() or (file.exists() and copy.samefile(file)):
         return False
-
-    def _clear(self) -> None:
-        for pattern in ARTEFACTS:
-            for path in self.path.glob(pattern):
-                path.unlink()
+    with open(copy, "rb") as stream:
+        return stream.read(len(RESOLVED)) == RESOLVED.encode()
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The settings that differ, as ``key: old -> new``."""
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    shown = [f"{key}: {old.get(key)!r:.60} -> {new.get(key)!r:.60}" for key in keys[:3]]
-    return ", ".join([*shown, *(["..."] if len(keys) > 3 else [])])
+def _weights_identity(path: str | None) -> dict[str, str | None] | None:
+    """Where start weights lie, and the SHA-256 of what is there (None: they are gone)."""
+    if path is None:
+        return None
+    file = Path(path)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return {"path": os.path.abspath(path), "digest": digest}
+
+
+def _differences(
+    state: Mapping[str, Any], now: Mapping[str, Any], epochs: int, world: int
+) -> tuple[dict[str, str], list[str]]:
+    """How a run differs from the one in ``state``: what forbids to go on, and what does not.
+
+    Args:
+        epochs: begun so far; the schedule may change after them.
+        world: processes with which the run began.
+    """
+    old, new = _flat(state["recipe"]), _flat(now["recipe"])
+    found = {
+        key: f"{_shown(old.get(key))} -> {_shown(new.get(key))}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    }
+    harmless: dict[str, str] = {}
+    if found.keys() & {*_SCHEDULE} and _rates(old, epochs) == _rates(new, epochs):
+        harmless |= dict.fromkeys(_SCHEDULE, "the same rates up to here")
+    if found.keys() & {*_BATCHES} and _steps(old, world) == _steps(new, world):
+        harmless |= dict.fromkeys(_BATCHES, "the same steps")
+    if same_data(state.get("data"), now["data"]):
+        places = [k for k in found if k.startswith(_PLACES) and _is_place(old.get(k), new.get(k))]
+        harmless |= dict.fromkeys(places, "the same samples")
+    elif split_changed(state.get("data"), now["data"]):
+        found["train split"] = (
+            f"{state['data']['samples']} samples -> {now['data']['samples']} others"
+        )
+    if "weights" in state and _same_weights(state["weights"], now["weights"]):
+        harmless["weights"] = "the same weights"
+    elif "weights" in state:
+        found.setdefault("weights", f"{_shown(new['weights'])} holds others than it began with")
+    notes = [
+        f"{key}: {change} ({harmless[key]})" for key, change in found.items() if key in harmless
+    ]
+    return {key: change for key, change in found.items() if key not in harmless}, notes
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else printable(repr(value))
+
+
+def _rates(recipe: Mapping[str, Any], epochs: int) -> list[float]:
+    base, step, decay, warm_up = (recipe[key] for key in _SCHEDULE)
+    return [
+        learning_rate(epoch, base_lr=base, step=step, decay=decay, warm_up_epoch=warm_up)
+        for epoch in range(epochs)
+    ]
+
+
+def _steps(recipe: Mapping[str, Any], world: int) -> BatchPlan | None:
+    try:
+        return plan_batches(recipe["batch_size"], recipe["global_batch_size"], world)
+    except UserError:
+        return None
+
+
+def _is_place(*values: Any) -> bool:
+    """Whether such values of a setting (None: its default) name places in the file system."""
+    words = [w for v in values for w in (v if isinstance(v, list) else [v]) if w is not None]
+    return all(isinstance(word, str) for word in words) and any(
+        os.sep in word or os.path.exists(word) for word in words
+    )
+
+
+def _same_weights(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> bool:
+    """Whether start weights are the same; those that are gone are known by their place."""
+    if old is None or new is None:
+        return old is new
+    key = "path" if new["digest"] is None else "digest"
+    return old[key] == new[key]

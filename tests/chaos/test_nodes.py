@@ -17,6 +17,8 @@ import torch
 from launch import ENVIRONMENT, ROOT
 from toy_run import ALLOW, assert_same_run, train, weights
 
+from torchlight.watch import AGAIN
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
@@ -171,9 +173,9 @@ def test_a_lost_node_ends_the_run_and_the_same_command_goes_on(nodes, words, tmp
     nodes.kill(1)  # the launcher waits there until the system gives its connection up: minutes
     assert all(nodes.statuses(seconds=120))
     said = nodes.said(0) + nodes.said(1)
-    assert "; stopping; the same command goes on from the last saved state" in said
+    assert f"; stopping; {AGAIN} from the last saved state" in said
     assert train(words[1], tmp_path / "w") == 0
-    assert "2 processes before, 1 now" in (tmp_path / "w" / "log.txt").read_text()
+    assert "began on 2 processes, 1 now" in (tmp_path / "w" / "log.txt").read_text()
 
 
 def test_a_lost_node_that_comes_back_goes_on_with_the_others(nodes, words, tmp_path):

@@ -28,7 +28,7 @@ def config_file(tmp_path):
 def test_a_flag_wins_over_the_yaml_and_the_yaml_over_the_default(config_file):
     path = config_file(base_lr=0.2, seed=5)
     config, name = parse(["--config", path, "--base-lr", "0.3"], "")
-    assert (config.base_lr, config.seed, config.num_epoch, name) == (0.3, 5, 65, "c.yaml")
+    assert (config.base_lr, config.seed, config.num_epoch, name) == (0.3, 5, 65, path)
 
 
 def test_flags_take_dashes_and_underscores(config_file):
@@ -255,7 +255,7 @@ def test_paths_are_expanded(config_file, tmp_path, monkeypatch):
     config_file(work_dir="~/a", weights="${HOME}/$RUNS/w.pt")
     config, name = parse(["--config", "~/c.yaml"], "")
     assert (config.work_dir, config.weights) == (f"{tmp_path}/a", f"{tmp_path}/runs/w.pt")
-    assert name == "c.yaml"
+    assert name == f"{tmp_path}/c.yaml"
     words = ["--config", "$HOME/c.yaml", "--work-dir", "$NOWHERE/x", "--weights", "~no-user/x"]
     expected = "^--weights: .* no user .*; --work-dir: .* NOWHERE is not set"
     with pytest.raises(UserError, match=expected):
