@@ -24,7 +24,7 @@ import numpy as np
 from data.demo_motion import ACTIONS, Action, Body, act, joint_positions, mirrored
 from data.errors import DataError
 from data.skeleton_text import write_skeleton_file
-from data.splits import EXEMPLARS, parse_name
+from data.splits import EXEMPLARS, NOVEL_ACTIONS, parse_name
 from torchlight.files import path_argument, print_any_text
 
 FRAME_RATE = 30.0
@@ -256,7 +256,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--exemplars",
         action="store_true",
-        help="also the 20 clips that the one-shot protocol of NTU RGB+D 120 names",
+        help="also the 20 novel actions of NTU RGB+D 120's one-shot protocol, with the clips it "
+        "names",
     )
     parser.add_argument("--performers", type=int, default=20, help="people (default: 20)")
     parser.add_argument("--cameras", type=int, default=3, help="views, up to 3 (default: 3)")
@@ -268,9 +269,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     print_any_text()
+    actions = args.action_ids or range(1, args.actions + 1)
     try:
         wanted = samples(
-            actions=args.action_ids or args.actions,
+            actions=[*actions, *(NOVEL_ACTIONS if args.exemplars else ())],
             performers=args.performers,
             cameras=args.cameras,
             replications=args.replications,

@@ -5,12 +5,12 @@ import os
 import re
 import signal
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from launch import ENVIRONMENT, start
 from test_main_training import train
+from toy_ucla import write_ucla
 
 from model import ctrgcn
 from model.shares import call_on_shares
@@ -32,15 +32,7 @@ def made_up(tmp_path, monkeypatch):
     """A folder of sequences, two a class and view, and a configuration that reads it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "sequences"
-    root.mkdir()
-    random = np.random.default_rng(0)
-    for action in (1, 2, 3, 4, 5, 6, 8, 9, 11, 12):
-        for view in (1, 2, 3):
-            name = f"a{action:02d}_s01_e00_v{view:02d}"
-            frames = random.normal(size=(5, 20, 3)).round(4).tolist()
-            label = [1, 2, 3, 4, 5, 6, 8, 9, 11, 12].index(action) + 1
-            content = {"file_name": name, "skeletons": frames, "label": label}
-            (root / f"{name}.json").write_text(json.dumps(content))
+    write_ucla(root)
     config = {
         "feeder": "feeders.feeder_ucla.Feeder",
         "train_feeder_args": {"label_path": "train", "root": str(root), "window_size": 8},

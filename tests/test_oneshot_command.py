@@ -261,3 +261,15 @@ def test_a_precision_that_slows_this_processor_down_is_noted(
     monkeypatch.setattr(numerics, "SLOW", 0.0)
     assert command.main(_words(run, tmp_path, "--amp", "bf16")) == 0
     assert "note: matrix products in bf16" in capsys.readouterr().out
+
+
+def test_queries_are_matched_in_training_too_where_no_evaluator_is_named(
+    run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    content = yaml.safe_load(run[0].read_text())
+    del content["evaluator"], content["evaluator_args"]
+    path = tmp_path / "plain.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert main_multigpu.main(["--config", str(path), "--work-dir", str(tmp_path / "w")]) == 0
+    tables = [folder / "best_test_confusion.csv" for folder in (run[1].parent, tmp_path / "w")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from toy_ucla import write_ucla
 
 from data import demo
 from data.errors import DataError
@@ -14,6 +15,8 @@ from data.store import write_store
 from feeders import feeder_demo, feeder_ntu
 from feeders.base import BatchFeeder
 from feeders.oneshot import Feeder
+from model.published import ALIASES
+from torchlight.registry import resolve
 
 PROTOCOL = tuple(action - 1 for action in NOVEL_ACTIONS)
 
@@ -277,3 +280,24 @@ def test_configurations_agree_with_themselves(root: Path, folder: str) -> None:
     assert train["train_feeder_args"].get("exemplars", "first") == rule
     if folder != "ucla-oneshot":
         assert novel == [label for label in PROTOCOL if label < classes]
+
+
+def test_the_published_feeders_of_nw_ucla_cut_as_this_projects_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_ucla(tmp_path / "sequences")
+    aliases = {"training": "feeder_ucla_oneshot", "testing": "feeder_ucla_oneshot_test"}
+    made = {
+        (use, part): resolve("feeder", f"feeders.{name}.Feeder", ALIASES, ["feeders"]).build(
+            {"data_path": "joint", "label_path": part, "repeat": 2, "window_size": 8,
+             "root": str(tmp_path / "sequences")}
+        )
+        for use, name in aliases.items()
+        for part in ("train", "val")
+    }  # fmt: skip
+    sizes = {key: (len(feeder), len(feeder.class_names)) for key, feeder in made.items()}
+    assert sizes["training", "train"] == (2 * 6 * 3, 6)  # six classes, three views
+    assert sizes["training", "val"] == sizes["testing", "val"] == (2 * 4 * 2, 4)
+    assert sizes["testing", "train"] == (2 * 4, 4)
+    assert made["testing", "train"].sample_names == made["training", "val"].exemplars.sample_names
