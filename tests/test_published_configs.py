@@ -61,7 +61,7 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("feeder", "model"), itertools.product(FEEDERS, MODELS))
+@pytest.mark.parametrize(("feeder", "model"), list(itertools.product(FEEDERS, MODELS)))
 def test_it_parses_and_lacks_data_alone(feeder, model, elsewhere, capsys):
     (elsewhere / "default.yaml").write_text(yaml.safe_dump(_configuration(feeder, model)))
     for main in (main_multigpu.main, test_oneshot.main):
