@@ -20,7 +20,7 @@ import numpy as np
 
 from torchlight.errors import UserError, printable
 from torchlight.files import atomic_write
-from torchlight.unpickle import Array, Refused, unpickle
+from torchlight.unpickle import LARGEST_NUMBER, Array, Refused, unpickle
 from torchlight.untrusted import check_regular, open_npz, read_bounded, read_npy, read_npz_array
 
 STEM = "epoch1_test_score"
@@ -233,14 +233,13 @@ def _read_npz(path: Path) -> ScoreTable:
                 f"{path}: {key!r} is of type {printable(array.dtype)}, not as in a score file"
             )
     scores = arrays["scores"].astype(np.float32, copy=False)
-    names = arrays.get(
-        "names", np.array([NUMBERED.format(i) for i in range(len(np.atleast_1d(scores)))])
-    )
+    numbers = np.array([NUMBERED.format(i) for i in range(len(np.atleast_1d(scores)))])
+    names = arrays.get("names", numbers)
     if names.ndim != 1:
         raise UserError(f"{path}: 'names' has shape {names.shape}, expected (samples,)")
     config_hash = str(arrays["config_hash"]) if "config_hash" in arrays else None
-    numbered = "names" not in arrays
-    return _checked(names.tolist(), scores, arrays.get("labels"), config_hash, path, numbered)
+    labels, numbered = arrays.get("labels"), "names" not in arrays
+    return _checked(names.tolist(), scores, labels, config_hash, path, numbered)
 
 
 def _entries(content: Any, path: Path) -> tuple[list[str], list[Any], bool]:
@@ -260,11 +259,11 @@ def _entries(content: Any, path: Path) -> tuple[list[str], list[Any], bool]:
     if not listed or not len(values):
         raise UserError(f"{path}: expected names with scores or a list of scores, at least one")
     names = list(range(len(values)) if names is None else names)
-    numbered = all(isinstance(name, int) for name in names)
-    names = [NUMBERED.format(name) if isinstance(name, int) else name for name in names]
+    numbers = [type(name) is int and 0 <= name < LARGEST_NUMBER for name in names]
+    names = [NUMBERED.format(n) if bare else n for n, bare in zip(names, numbers, strict=True)]
     if len(names) != len(values) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: expected a name, or none, for each of its samples")
-    return names, list(values), numbered
+    return names, list(values), all(numbers)
 
 
 def _plain(found: Any) -> Any:
@@ -273,8 +272,9 @@ def _plain(found: Any) -> Any:
 
 def _are_names(found: Any) -> bool:
     listed = _plain(found)
-    kind = isinstance(listed, list | tuple | np.ndarray) and len(listed) > 0
-    return kind and all(isinstance(name, str) for name in listed)
+    if isinstance(listed, np.ndarray):
+        return listed.ndim == 1 and listed.dtype.kind == "U"
+    return isinstance(listed, list | tuple) and {type(name) for name in listed} == {str}
 
 
 def _field(record: Any, keys: Sequence[str]) -> Any:
@@ -291,7 +291,7 @@ def _label(record: Any) -> int | None:
         found = _plain(found[0])
     if isinstance(found, np.ndarray | np.generic) and found.dtype.kind in "iu" and found.size == 1:
         found = found.item()
-    return found if type(found) is int and abs(found) < 2**31 else None
+    return found if type(found) is int and abs(found) < LARGEST_NUMBER else None
 
 
 def _table(content: Any, path: Path) -> ScoreTable:

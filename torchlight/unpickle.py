@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 _MOST_OPCODES = 8_000_000  # some 8 seconds; 50,919 samples take a million
-_LARGEST_NUMBER = 2**31  # of a key: larger ones can be chosen to collide
+LARGEST_NUMBER = 2**31  # of a key: larger ones can be chosen to collide
 _CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 _STORAGES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4"}
 _STORAGE = re.compile(rb"ctorch\n(\w+)Storage\n.{,400}\]q\x00X.{4}\d+q\x01a\.(.{8})", re.DOTALL)
@@ -158,7 +158,7 @@ class _Unpickler(pickle._Unpickler):
 def _key(found: object) -> str | int:
     """The key of an entry, where it is text or a number. Others could take forever to hash."""
     value = found.value.item() if isinstance(found, Array) and found.value.ndim == 0 else found
-    if isinstance(value, str) or (type(value) is int and 0 <= value < _LARGEST_NUMBER):
+    if isinstance(value, str) or (type(value) is int and 0 <= value < LARGEST_NUMBER):
         return value
     shown = f"{value:.40}" if isinstance(value, float) else type(value).__name__
     raise Refused(f"an entry {value if type(value) is int and abs(value) < 2**63 else shown}")

@@ -254,7 +254,12 @@ def test_admitted_globals_cannot_be_changed(tmp_path: Path) -> None:
         ([{"pred_score": np.float32([1, 2]), "gt_label": 2}], "labels run from 2 to 2"),
         ([{"pred_score": np.float32([1, 2]), "name": 3.5}], "a name, or none, for each"),
         (np.float32([[[1, 2]]]), "shapes [(1, 2)]"),
+        ([{"pred_score": np.float32([1, 2]), "name": 2**99999}], "a name, or none, for each"),
+        ([np.float32(1), np.float32(2)], "'test_0'"),
+        ([torch.tensor(1.0), torch.tensor(2.0)], "'test_0'"),
         (torch.ones(2, 2).t(), "not contiguous"),
+        (torch.ones(2, 2, dtype=torch.bfloat16), "no plain numbers"),
+        (torch.ones(2, 2, requires_grad=True).to_sparse(), "refused"),
         ({"a": np.float32([1, np.nan]), "b": np.float32([1, 2])}, "NaN or infinite for a"),
         ({"a": np.float32([1, 2]), "b": np.float32([np.inf, 2])}, "NaN or infinite for b"),
         ({"a": np.float32([1, 2]), "b": np.float32([1, 2, 3])}, "shapes [(2,), (3,)]"),
@@ -275,6 +280,7 @@ def test_sizes_are_checked_before_memory_is_asked_for(tmp_path: Path) -> None:
     shape = b"X\x01\x00\x00\x00aK\x00\x85"
     attacks = [
         b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"x.",  # BINBYTES8 of 8 GiB
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 26) + b"x.",  # BYTEARRAY8 of 64 MiB
         b"\x80\x02}r" + struct.pack("<I", 1 << 30) + b".",  # memo entry number 2^30
         b"\x80\x04\x95" + struct.pack("<Q", 1 << 33) + b"}.",  # a frame of 8 GiB
         b"\x80\x02}" + shape + b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
