@@ -127,7 +127,8 @@ def _labels(args: argparse.Namespace, tables: list[ScoreTable], names: list[str]
     found = fusion.agreed_labels(tables, names)
     found = labels_in_names(names) if found is None else found
     if found is None:
-        raise UserError(f"{tables[0].path}: no labels there; say --labels FILE (see --help)")
+        files = "a data set (.npz, .h5), a score file with labels, val_label.pkl or an .npy of them"
+        raise UserError(f"{tables[0].path}: no labels there; say --labels FILE: {files}")
     return found
 
 
