@@ -41,7 +41,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     sets = world.main_first(lambda: _datasets(config, feeder))
     allowed = (*OWN_PACKAGES, *config.allow_import)
     model = model_class.build(
-        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+        with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
     )
     check_compatible(config, model, sets)
 

@@ -58,7 +58,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
             "with this one as its base (see config/ucla-oneshot)"
         )
     entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
-    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
     scorer = SplitScorer(

@@ -430,7 +430,9 @@ def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, s
         fields = Config.model_fields.items()
         shown = {k: origin.shown(k, found.get(k, known.default)) for k, known in fields}
         return key, message.format_map(shown)
-    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {entry['input']!r:.80}"
+    written = origin.written.get(key)
+    got = str(written) if len(parts) == 1 and isinstance(written, str) else entry["input"]
+    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {got!r:.80}"
 
 
 def _is_branch(part: int | str) -> bool:

@@ -66,16 +66,16 @@ def held_out_names(
     if subjects is not None:
         known = getattr(dataset, "subjects", None)
         if known is None:
-            raise UserError("val_subjects: this dataset does not know its subjects")
+            raise UserError("--val-subjects: this dataset does not know its subjects")
         absent = sorted(set(subjects) - {int(s) for s in known})
         if absent:
             there = sorted({int(s) for s in known})
             raise UserError(
-                f"val_subjects: no subject {absent} in the training split, only {there}"
+                f"--val-subjects: no subject {absent} in the training split, only {there}"
             )
         held = names[np.isin(known, list(subjects))]
         if len(held) == len(names):
-            raise UserError("val_subjects: holds out the whole training split")
+            raise UserError("--val-subjects: holds out the whole training split")
         return set(held.tolist())
     from sklearn.model_selection import train_test_split  # takes most of a second to import
 
@@ -84,5 +84,5 @@ def held_out_names(
             names, test_size=fraction, random_state=seed, stratify=dataset.labels
         )
     except ValueError as error:
-        raise UserError(f"val_fraction {fraction}: {error}") from error
+        raise UserError(f"--val-fraction {fraction}: {error}") from error
     return set(held.tolist())

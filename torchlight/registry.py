@@ -61,7 +61,7 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     if parts[0] not in set(allowed):
         raise UserError(
             f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
-            f"to import it, say --allow-import {parts[0]}"
+            f"to import it, say --allow-import {parts[0]}{nearest(name, aliases)}"
         )
     try:
         module = importlib.import_module(module_name)
@@ -83,7 +83,12 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
 
 
 def with_built(
-    key: str, arguments: Mapping[str, Any], part: str, aliases: Aliases, allowed: Iterable[str]
+    key: str,
+    arguments: Mapping[str, Any],
+    part: str,
+    aliases: Aliases,
+    allowed: Iterable[str],
+    where: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """``arguments`` (the value of ``key``) with the dotted name ``part`` built.
 
@@ -94,11 +99,11 @@ def with_built(
     """
     given = dict(arguments)
     if isinstance(given.get(part), str):
-        target = resolve(f"{key}.{part}", given[part], aliases, allowed)
+        target = resolve(where(f"{key}.{part}"), given[part], aliases, allowed)
         own = given.pop(f"{part}_args", None) or {}
         if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
             raise UserError(f"{key}.{part}_args: {own!r:.80} is no mapping of names to values")
-        faults = binding_faults(f"{key}.{part}_args", target, own)
+        faults = binding_faults(f"{key}.{part}_args", target, own, where)
         if faults:
             raise UserError("; ".join(faults))
         given[part] = target.build(own)
