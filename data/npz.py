@@ -8,7 +8,7 @@ import math
 import mmap
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +63,6 @@ class NpzWriter:
                 file.write(data.data if data.size else b"")
         if left:
             raise ValueError(f"{name}: rows for {left} bytes too few or too many")
-
-
-def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays that are in memory; equal arrays give equal files."""
-    with NpzWriter(path) as writer:
-        for name, array in arrays.items():
-            writer.write(name, array)
 
 
 @dataclass(frozen=True)

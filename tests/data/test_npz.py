@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.npz import ArrayPlace, MappedRows, NpzWriter, find_array, read_array, write_npz
+from data.npz import ArrayPlace, MappedRows, NpzWriter, find_array, read_array
 
 
 def test_numpy_reads_what_is_written_in_pieces(tmp_path):
@@ -23,7 +23,8 @@ def test_numpy_reads_what_is_written_in_pieces(tmp_path):
 
 def test_equal_arrays_give_equal_files(tmp_path):
     for name in "ab":
-        write_npz(tmp_path / name, {"x": np.ones(3)})
+        with NpzWriter(tmp_path / name) as writer:
+            writer.write("x", np.ones(3))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -18,7 +18,7 @@ def prepared(request, shared, tmp_path_factory):
     """A data set, its expected results, and the folder where all three steps have run."""
     dataset = DATA_SETS[request.param]
     work = tmp_path_factory.mktemp(dataset.name)
-    read_step(dataset, shared / "ntu" / "public" / "raw", work / "raw", workers=2, piece_size=5)
+    read_step(dataset, shared / "ntu" / "public" / "raw", work / "raw", workers=2, chunk_size=5)
     denoise_step(dataset, work / "raw", work / "denoised", workers=2)
     transform_step(dataset, work / "denoised", work, npz=True)
     expected = np.load(shared / "ntu" / "public" / f"expected_{dataset.name}.npz")

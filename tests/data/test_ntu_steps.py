@@ -19,7 +19,7 @@ from data.preparation.recording import SampleFault
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 
-# Runs one step on small pieces, so that there is much to interrupt.
+# Runs one step on small chunks, so that there is much to interrupt.
 _STEP = """
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 step, source, output = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 if step == "read":
-    read_step(NTU60, source, output, workers=2, piece_size=4)
+    read_step(NTU60, source, output, workers=2, chunk_size=4)
 elif step == "denoise":
     denoise_step(NTU60, source, output, workers=2)
 else:
@@ -51,7 +51,7 @@ def raw(tmp_path_factory):
 def undisturbed(raw, tmp_path_factory):
     """What the three steps give when nobody interrupts them."""
     work = tmp_path_factory.mktemp("undisturbed")
-    read_step(NTU60, raw, work / "read", piece_size=4)
+    read_step(NTU60, raw, work / "read", chunk_size=4)
     denoise_step(NTU60, work / "read", work / "denoise")
     transform_step(NTU60, work / "denoise", work / "transform", npz=True)
     return work
@@ -125,19 +125,19 @@ def test_killed_between_every_two_files(raw, undisturbed, tmp_path, monkeypatch)
         shutil.rmtree(output, ignore_errors=True)
         monkeypatch.setattr(os, "replace", stop_after(count))
         try:
-            read_step(NTU60, raw, output, piece_size=20)
+            read_step(NTU60, raw, output, chunk_size=20)
             finished = True
         except Killed:
-            assert not (output / "index.json").exists()
+            assert not (output / "index").exists()
             with pytest.raises(DataError, match="get_raw_skes_data"):
                 denoise_step(NTU60, output, tmp_path / "denoise")
         monkeypatch.setattr(os, "replace", real)
-        read_step(NTU60, raw, output, piece_size=4)
+        read_step(NTU60, raw, output, chunk_size=4)
         assert content(output) == content(undisturbed / "read")
         if finished:
             break
     assert finished
-    assert count == 5  # two pieces, frames.csv, skipped.csv, index.json were renamed
+    assert count == 5  # two chunks, frames.csv, skipped.csv, index were renamed
 
 
 def test_no_process_survives_its_killed_parent(root, raw, tmp_path):
@@ -156,21 +156,21 @@ def test_no_process_survives_its_killed_parent(root, raw, tmp_path):
 
 
 def test_number_of_workers_and_resuming_do_not_show(raw, undisturbed, tmp_path):
-    read_step(NTU60, raw, tmp_path / "read", workers=3, piece_size=4)
+    read_step(NTU60, raw, tmp_path / "read", workers=3, chunk_size=4)
     assert content(tmp_path / "read") == content(undisturbed / "read")
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "read").glob("part-*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "read").glob("part-*")}
     damaged = sorted(kept)[2]
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    read_step(NTU60, raw, tmp_path / "read", piece_size=4)
+    read_step(NTU60, raw, tmp_path / "read", chunk_size=4)
     assert content(tmp_path / "read") == content(undisturbed / "read")
     changed = [path for path in kept if path.stat().st_mtime_ns != kept[path]]
     assert changed == [damaged]
 
 
 def test_a_complete_folder_is_incomplete_again_while_it_is_remade(raw, tmp_path):
-    read_step(NTU60, raw, tmp_path / "read", piece_size=4)
+    read_step(NTU60, raw, tmp_path / "read", chunk_size=4)
     with pytest.raises(SampleFault):
-        read_step(NTU60, raw, tmp_path / "read", piece_size=5, strict=True)
+        read_step(NTU60, raw, tmp_path / "read", chunk_size=5, strict=True)
     with pytest.raises(DataError, match="not complete"):
         denoise_step(NTU60, tmp_path / "read", tmp_path / "denoise")
 
@@ -178,10 +178,10 @@ def test_a_complete_folder_is_incomplete_again_while_it_is_remade(raw, tmp_path)
 def test_a_changed_file_is_read_again(raw, tmp_path):
     copy = tmp_path / "raw"
     shutil.copytree(raw, copy)
-    first = read_step(NTU60, copy, tmp_path / "read", piece_size=4)
+    first = read_step(NTU60, copy, tmp_path / "read", chunk_size=4)
     (path, *_) = sorted(copy.glob("*/*.skeleton"))
     path.write_text("")
-    second = read_step(NTU60, copy, tmp_path / "read", piece_size=4)
+    second = read_step(NTU60, copy, tmp_path / "read", chunk_size=4)
     assert second.accepted == first.accepted - 1
 
 
@@ -207,8 +207,8 @@ def test_bad_files_are_skipped_and_listed(shared, tmp_path, capsys):
 
 def test_strict_stops_at_the_first(raw, tmp_path, capsys):
     with pytest.raises(SampleFault, match="line"):
-        read_step(NTU60, raw, tmp_path / "read", strict=True, piece_size=4)
-    assert not (tmp_path / "read" / "index.json").exists()
+        read_step(NTU60, raw, tmp_path / "read", strict=True, chunk_size=4)
+    assert not (tmp_path / "read" / "index").exists()
     arguments = ["--input", str(raw), "--output", str(tmp_path / "read"), "--strict"]
     assert ntu_cli.read("ntu60", arguments) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -79,14 +79,14 @@ def denoised_index(path: Path, folder: Path) -> None:
     transform_step(NTU60, folder / "in", folder / "out")
 
 
-def raw_piece(path: Path, folder: Path) -> None:
+def raw_chunk(path: Path, folder: Path) -> None:
     """As step two reads it, and step one where it is started again."""
     read_step(NTU60, folder.parent / "raw", _beside(folder.parent / "read", path, folder / "re"),
-              piece_size=4)  # fmt: skip
+              chunk_size=4)  # fmt: skip
     denoise_step(NTU60, _beside(folder.parent / "read", path, folder / "in"), folder / "out")
 
 
-def denoised_piece(path: Path, folder: Path) -> None:
+def denoised_chunk(path: Path, folder: Path) -> None:
     """As step three reads it; what it writes is a store."""
     _beside(folder.parent / "denoised", path, folder / "in")
     transform_step(NTU60, folder / "in", folder / "out")
@@ -212,8 +212,8 @@ READERS: dict[str, Callable[[Path, Path], None]] = {
     "skip list": skip_list,
     "raw index": raw_index,
     "denoised index": denoised_index,
-    "raw piece": raw_piece,
-    "denoised piece": denoised_piece,
+    "raw chunk": raw_chunk,
+    "denoised chunk": denoised_chunk,
     "store": store,
     "published npz": published_npz,
     "sequence": sequence,

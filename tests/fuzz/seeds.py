@@ -70,7 +70,7 @@ def _skeletons(folder: Path) -> dict[str, list[Seed]]:
     raw, read, denoised, out = (folder / name for name in ("raw", "read", "denoised", "out"))
     wanted = samples(actions=2, performers=4, cameras=2, replications=1)
     write_raw(raw, wanted, seed=0, second_body=0.5)
-    read_step(NTU60, raw, read, piece_size=4)
+    read_step(NTU60, raw, read, chunk_size=4)
     denoise_step(NTU60, read, denoised)
     transform_step(NTU60, denoised, out, npz=True)
     faulty: list[Seed] = []
@@ -86,8 +86,8 @@ def _skeletons(folder: Path) -> dict[str, list[Seed]]:
         "skip list": _read([skip_list]),
         "raw index": _read([read / INDEX]),
         "denoised index": _read([denoised / INDEX]),
-        "raw piece": _read([read / "part-00000.npz"]),
-        "denoised piece": _read([denoised / "part-00000.npz"]),
+        "raw chunk": _read([read / "part-00000"]),
+        "denoised chunk": _read([denoised / "part-00000"]),
         "store": _read([out / "NTU60.h5"]),
         "published npz": _read([out / "NTU60_CS.npz", out / "NTU60_CV.npz"]),
     }
