@@ -16,7 +16,6 @@ recordings hold "-inf" there.
 
 import codecs
 import re
-from array import array
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
+from data.preparation.decimals import is_number, parse_decimals
 from data.skeletons import NTU
 from torchlight.untrusted import read_bounded
 
@@ -33,8 +33,9 @@ MAX_BODIES = 100  # in a frame; the sensor tracks six
 
 _JOINT_FIELDS = 12
 _BODY_FIELDS = 10
+_COUNTS = bytes([_JOINT_FIELDS] * JOINTS)  # fields of the joint lines of a body
+_LARGEST = 3.4e38  # of the float32 that are read together
 _WHOLE_NUMBER = re.compile(rb"[+-]?\d{1,18}")
-_NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")  # no nan, no inf, no 1_000
 
 
 @dataclass(frozen=True)
@@ -112,24 +113,69 @@ def parse_recording(text: bytes, source: str) -> Recording:
     """
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Notepad's "Unicode"
         text = text.decode("utf-16", "replace").encode()
-    text = text.removeprefix(codecs.BOM_UTF8)
-    lines = text.rstrip().splitlines()
-    # ``float`` understands "nan", "1e99" and "1_000", which are faults to be named.
-    recording = _LineReader(lines, source, careful=b"_" in text).read()
-    if not np.isfinite(recording.joints).all():
-        _LineReader(lines, source, careful=True).read()
-    return recording
+    text = text.removeprefix(codecs.BOM_UTF8).rstrip()
+    lines = text.splitlines()
+    fields = _find_fields(text)
+    if fields is not None and len(fields.first) == len(lines):
+        with suppress(ValueError):  # a fault is named below
+            return _LineReader(lines, source, fields).read()
+    return _LineReader(lines, source).read()
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Where in a text the fields lie, found with array operations.
+
+    Attributes:
+        text: of which. starts, ends: byte positions of each field, int64.
+        first: the first field of each line, int64.
+        counts: fields of each line, a byte each; 255 are 255 or more.
+    """
+
+    text: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+    first: np.ndarray
+    counts: bytes
+
+
+def _find_fields(text: bytes) -> _Fields | None:
+    """Split a text at single blanks and line ends; None if there are others, or double ones.
+
+    With Windows line ends an empty field, to which no line refers, lies between the two
+    characters; taking "\\r" out first would cost as much as all the rest.
+    """
+    windows = b"\r" in text[:32]
+    text += b"\r\n" if windows else b"\n"
+    raw = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(raw <= ord(" "))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    separators = raw[ends]
+    line_ends = np.flatnonzero(separators == ord("\n"))
+    last = line_ends - windows
+    first = np.concatenate([[0], line_ends[:-1] + 1])
+    known = np.count_nonzero(separators == ord(" ")) + len(line_ends) * (1 + windows) == len(ends)
+    paired = not windows or bool((separators[last] == ord("\r")).all())
+    if not known or not paired or np.count_nonzero(ends == starts) != len(line_ends) * windows:
+        return None
+    counts = np.minimum(last - first + 1, 255).astype(np.uint8).tobytes()
+    return _Fields(text, starts, ends, first, counts)
 
 
 @dataclass
 class _LineReader:
-    """A walk over the lines of one file."""
+    """A walk over the lines of one file.
+
+    With ``fields``, those of joint lines are counted by them and coordinates converted together in
+    the end, and what is wrong there is not said.
+    """
 
     lines: list[bytes]
     source: str
-    careful: bool  # look at each coordinate before it is converted
+    fields: _Fields | None = None
     position: int = 0  # lines read so far, which is the 1-based number of the current line
-    joints: array = field(default_factory=lambda: array("d"))
+    starts: list[int] = field(default_factory=list)  # first joint line of each record, from 0
+    joints: list[tuple[float, ...]] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     bodies: list[str] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
@@ -148,9 +194,22 @@ class _LineReader:
         if not self.frames:
             raise SampleFault(self.source, None, f"no body in any of its {num_frames} frames")
         surplus = self.position + 1 if self.position < len(self.lines) else None
-        with np.errstate(over="ignore"):
-            joints = np.array(self.joints).astype(np.float32).reshape(-1, JOINTS, 3)
+        joints = self.convert(self.fields) if self.fields else np.array(self.joints)
+        joints = joints.astype(np.float32).reshape(-1, JOINTS, 3)
         return Recording(joints, np.array(self.frames), self.bodies, self.dropped, surplus)
+
+    def convert(self, fields: _Fields) -> np.ndarray:
+        """The coordinates of all joint lines, float64 (3 * lines,).
+
+        Raises:
+            ValueError: one is no number, or none that is finite in 32 bits.
+        """
+        lines = np.array(self.starts)[:, None] + np.arange(JOINTS)
+        wanted = (fields.first[lines][..., None] + np.arange(3)).ravel()
+        joints = parse_decimals(fields.text, fields.starts[wanted], fields.ends[wanted])
+        if not (np.abs(joints) < _LARGEST).all():
+            raise ValueError("a number too large")
+        return joints
 
     def read_frame(self, frame: int) -> None:
         count = self.whole_number(f"body count of frame {frame}")
@@ -176,15 +235,14 @@ class _LineReader:
         count = self.whole_number("joint count")
         if count != JOINTS:
             raise self.fault(f"{count} joints instead of {JOINTS}")
-        fields = map(bytes.split, self.lines[self.position : self.position + JOINTS])
-        tokens = [token for f in fields if len(f) == _JOINT_FIELDS for token in f[:3]]
-        with suppress(ValueError):
-            if len(tokens) == JOINTS * 3 and not self.careful:
-                self.joints.extend(map(float, tokens))
-                self.position += JOINTS
-                return
-        for joint in range(JOINTS):
-            self.joints.extend(self.read_joint(frame, joint))
+        end = self.position + JOINTS
+        if self.fields is None:
+            self.joints += [self.read_joint(frame, joint) for joint in range(JOINTS)]
+        elif self.fields.counts[self.position : end] != _COUNTS:
+            raise ValueError("another number of fields")
+        else:
+            self.starts.append(self.position)
+            self.position = end
 
     def read_joint(self, frame: int, joint: int) -> tuple[float, ...]:
         """Read x, y and z of a joint, in a way that tells what is wrong."""
@@ -196,7 +254,7 @@ class _LineReader:
             what = f"{axis} of {place} is {_show(token)}"
             if token.lower().lstrip(b"+-") in (b"nan", b"inf", b"infinity"):
                 raise self.fault(f"{what}, not finite")
-            if not _NUMBER.fullmatch(token):
+            if not is_number(token):
                 raise self.fault(f"{what}, no number")
             with np.errstate(over="ignore"):
                 if not np.isfinite(np.float32(float(token))):

@@ -112,7 +112,7 @@ def _judge(dataset: DataSet, folder: Path, path: str) -> Source | Remark | None:
     stem, suffix = os.path.splitext(name)
     if name.startswith("._"):  # beside each file that macOS has copied to a foreign disk
         return _skip(folder, path, "what macOS notes of another file", "left out")
-    if os.path.islink(path) and not os.path.exists(path):
+    if not os.path.exists(path):
         return _skip(folder, path, "a link that leads nowhere")
     if suffix.lower() in _PACKED:
         return _skip(folder, path, "an archive; unpack it")
@@ -120,7 +120,7 @@ def _judge(dataset: DataSet, folder: Path, path: str) -> Source | Remark | None:
         if _LIKE_A_SAMPLE.match(name) and suffix.lower() not in _VIDEO:
             return _skip(folder, path, f"named like a recording, but its name ends not in {SUFFIX}")
         return None
-    if any(part.startswith(".") for part in Path(os.path.relpath(path, folder)).parts):
+    if os.sep + "." in path.removeprefix(os.fspath(folder)):
         return _skip(folder, path, "hidden: its name or a folder's begins with a dot")
     try:
         sample = parse_name(stem.upper())

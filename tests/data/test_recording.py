@@ -79,7 +79,7 @@ def test_damage_is_a_fault_or_gives_what_the_careful_way_gives(seed, damage):
     text = text_of([["a"], ["a", "b"], [], ["b"]], ["\n", "\r\n"][seed % 2])
     place = seed % len(text)
     lines = (text[:place] + damage + text[place + 1 :]).rstrip().splitlines()
-    slow, fault = outcome(_LineReader(lines, "x", careful=True).read)
+    slow, fault = outcome(_LineReader(lines, "x").read)
     usual, same_fault = outcome(parse_recording, b"\n".join(lines), "x")
     assert str(fault) == str(same_fault)
     assert fault or equal(usual, slow)
