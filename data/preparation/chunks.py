@@ -115,6 +115,7 @@ def make_chunks(
         OSError: a chunk cannot be written.
     """
     if workers <= 1 or len(chunks) <= 1:
+        _keep_freed_memory()
         yield from (_make_chunk(chunk, compute) for chunk in chunks)
         return
     pool = ProcessPoolExecutor(min(workers, len(chunks)), initializer=_start_worker)
@@ -182,7 +183,18 @@ def read_index(folder: Path, advice: str) -> Facts:
 
 def _start_worker() -> None:
     """Prepare a worker process."""
+    _keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep freed memory for the next file.
+
+    glibc hands memory back to the system as soon as more than twice the largest block ever freed
+    lies idle, and each file's temporaries are then paged in anew: half of the reading time. So
+    free one large block first. Harmless elsewhere.
+    """
+    np.empty(2**24, np.uint8)
 
 
 def _die_with_parent() -> None:
