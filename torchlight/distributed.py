@@ -160,7 +160,8 @@ _LAUNCHERS = (
 this machine. srun comes last: the others run inside jobs of Slurm."""
 
 _UNPROVEN_PATIENCE_S = 60
-"""How long task 0 waits for the others where it may be no task of ``srun``."""
+"""How long task 0 waits for the others where it may be no task of ``srun``, but alone."""
+_START_ALL = "start all of them by torchrun or srun (for one alone, unset SLURM_PROCID)"
 
 
 class _Launch(NamedTuple):
@@ -287,12 +288,12 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
         os.environ.setdefault(name, value)
     backend = "nccl" if own.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s + _WATCH_SPEAKS_FIRST_S)
+    unproven = by_srun and not _in_srun(os.environ)
+    patience_s = min(timeout_s, _UNPROVEN_PATIENCE_S) if unproven else timeout_s
     try:
-        store, *_ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        store = _store(rank, size, timeout)
         store.set_timeout(timeout)
-        unproven = by_srun and not _in_srun(os.environ)
-        patience = min(timeout_s, _UNPROVEN_PATIENCE_S) if unproven else timeout_s
-        attempt = _agree(store, rank, size, patience)
+        attempt = _agree(store, rank, size, patience_s)
         _watch = _start_watch(attempt, store, rank, size, timeout_s, silence_s)
         with _watch.meeting():
             dist.init_process_group(
@@ -309,9 +310,20 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
             raise
         raise PeersMissing(
             f"rank {rank}: the {size} processes did not all meet at {_where()} "
-            f"({str(error).splitlines()[0]})"
+            f"({str(error).splitlines()[0]}); {_START_ALL}"
         ) from error
     return World(rank, size, local_rank, own, control, _watch)
+
+
+def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
+    """The launcher's key-value store; where it has none, rank 0's."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return next(dist.rendezvous("env://", rank, size, timeout=timeout))[0]
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # Who is missing is for _agree to find, which can be interrupted.
+    return dist.TCPStore(
+        address, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout
+    )
 
 
 def _where() -> str:
@@ -349,10 +361,7 @@ def _agree(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
                     answered.add(word)
         if missing and time.monotonic() > deadline:
             names = ", ".join(map(str, sorted(missing)))
-            raise PeersMissing(
-                f"rank 0: rank {names} did not come to {_where()}; are all processes started, by "
-                f"torchrun or srun?"
-            )
+            raise PeersMissing(f"rank 0: rank {names} did not come to {_where()}; {_START_ALL}")
         time.sleep(_POLL_S)
     return own
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from launch import ENVIRONMENT
 
 from torchlight import distributed
-from torchlight.errors import UserError
+from torchlight.errors import PeersMissing, UserError
 
 RANK = """
 import sys
@@ -184,3 +184,12 @@ def test_a_batch_script_is_told_that_it_is_one_process(capsys):
     environment = {**JOB, "ENVIRONMENT": "BATCH"}
     distributed._check_launch(environment, distributed._launch(environment))
     assert "one process, in a job of 4 tasks" in capsys.readouterr().err
+
+
+def test_one_that_may_be_no_task_does_not_wait_for_ever(monkeypatch):
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in {**JOB, **address}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_UNPROVEN_PATIENCE_S", 0.2)
+    with pytest.raises(PeersMissing, match=r"rank 1, 2, 3 did not come .* torchrun or srun"):
+        distributed.start("cpu", 600)
