@@ -132,5 +132,5 @@ def test_tasks_of_srun_train_together(config_file, tmp_path, more):
     words = ["--config", config_file(num_epoch=1), "--work-dir", str(tmp_path / "w")]
     assert tasks(tmp_path, words, **more) == [0, 0]
     first, second = ((tmp_path / f"task{rank}.out").read_text() for rank in (0, 1))
-    assert "a step is 16 = 2 processes x 1 x 8" in first
+    assert "; 2 x cpu" in first
     assert second == ""

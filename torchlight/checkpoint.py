@@ -19,7 +19,7 @@ from torch import nn
 
 from .distributed import launched_rank
 from .errors import UserError, printable
-from .files import atomic_write
+from .files import atomic_write, reason
 from .unpickle import NUMPY
 from .untrusted import check_directory, check_members, check_regular
 
@@ -147,13 +147,13 @@ def _load(stream: IO[bytes], source: Path) -> Any:
         return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _FOREIGN.search(str(error))
-        reason = "it is no torch.save file of tensors"
+        why = "it is no torch.save file of tensors"
         if found:
-            reason = f"it would run {found[1]}; save the model's state_dict() alone"
-        raise UserError(f"{source}: refused, {reason}") from error
+            why = f"it would run {found[1]}; save the model's state_dict() alone"
+        raise UserError(f"{source}: refused, {why}") from error
     except Exception as error:  # damaged files make torch raise a dozen kinds
-        reason = printable(str(error).split("\n")[0] or error)
-        raise UserError(f"{source}: not a readable weights file ({reason})") from error
+        why = printable(str(error).split("\n")[0] or error)
+        raise UserError(f"{source}: not a readable weights file ({why})") from error
 
 
 def _check_records(stream: IO[bytes]) -> None:
@@ -285,7 +285,7 @@ class StateFile:
         """The newest generation that is whole, and a warning for each one that is not.
 
         Raises:
-            UserError: none is whole.
+            UserError: none is whole, or one cannot be read.
         """
         whole: dict[int, tuple[int, memoryview]] = {}
         warnings = []
@@ -295,6 +295,11 @@ class StateFile:
                     whole[slot] = _checked(path)
                 except UserError as error:
                     warnings.append(str(error))
+                except OSError as error:  # no word about what is in it
+                    raise UserError(
+                        f"{path}: cannot be read ({reason(error)}); the run is kept, and the same "
+                        f"command resumes it once that can be read"
+                    ) from error
         if not whole:
             warnings = warnings or [f"{self.slots[0]}: no such file"]
             raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
@@ -315,14 +320,12 @@ def _checked(path: Path) -> tuple[int, memoryview]:
     """Serial number and archive of a state file.
 
     Raises:
-        UserError: unreadable, or the checksum does not fit.
+        UserError: it is no state, or its checksum does not fit.
+        OSError: it cannot be read.
     """
-    try:
-        if not _looks_whole(path):
-            raise UserError(f"{path}: damaged (it is no state, or cut off)")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not _looks_whole(path):
+        raise UserError(f"{path}: damaged (it is no state, or cut off)")
+    raw = path.read_bytes()
     head = len(_MAGIC) + _DIGEST_BYTES
     payload = memoryview(raw)[head:]
     if raw[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != raw[len(_MAGIC) : head]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from . import distributed
 from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
-from .files import print_any_text
+from .files import print_any_text, reason
 from .loading import end_workers
 from .signals import can_be_handled
 
@@ -113,6 +113,12 @@ def _run(
     except BrokenPipeError:  # whoever read the output has left; say no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of a drive that could not be read or written, whoever asked it
+        last_words = f"{type(error).__name__}: {one_line(error)}"
+        if error.filename is None or error.errno is None:
+            raise
+        print(f"error: {error.filename}: {reason(error)}", file=sys.stderr, flush=True)
+        return 2
     except Exception as error:
         last_words = f"{type(error).__name__}: {one_line(error)}"
         raise

@@ -1,10 +1,12 @@
 """Weights and states: whole or absent, strict, and never executed."""
 
 import argparse
+import errno
 import os
 import pickle
 import resource
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,6 +228,21 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path):
     assert again.load()[0] == {"n": 1}
     again.save({"n": 3}, 3)  # goes over the damaged one
     assert StateFile(tmp_path).load() == ({"n": 3}, [])
+
+
+def test_a_state_that_cannot_be_read_is_neither_damaged_nor_passed_over(tmp_path, monkeypatch):
+    file = StateFile(tmp_path)
+    for serial in (1, 2):
+        file.save({"step": serial}, serial)
+
+    def refuse(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match="Stale file handle") as caught:
+        StateFile(tmp_path).load()
+    assert "--overwrite" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
 
 
 def test_no_whole_state_is_an_error(tmp_path):

@@ -31,3 +31,16 @@ def test_other_ranks_leave_the_first_word_to_rank_zero(
     assert cli.run(mistaken(after_configuration)) == 2
     assert slept == [cli.FIRST_WORD_S] * waits
     assert capsys.readouterr().err == "error: no such file\n"
+
+
+def test_what_a_drive_refuses_is_one_line_with_the_file(capsys, tmp_path):
+    assert cli.run(lambda stage: len((tmp_path / "absent").read_bytes())) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/absent: No such file or directory\n"
+
+
+def test_an_error_of_no_file_keeps_its_traceback():
+    def command(stage):
+        raise OSError("the reading head is worn out")
+
+    with pytest.raises(OSError, match="worn out"):
+        cli.run(command)
