@@ -45,7 +45,7 @@ class StoredSequences(Sequences):
         self._rows = self._store.split(benchmark, split)
         if not len(self._rows):
             raise DataError(f"{path}: no sample in the {split} split of {benchmark}")
-        self.names = [self._store.names[row] for row in self._rows]
+        self.names = self._store.names_of(self._rows)
         self.labels = self._store.labels[self._rows]
         self.subjects = self._store.subjects[self._rows]
         self.max_frames = self._store.max_frames
