@@ -1,6 +1,7 @@
 """Going on with a run whose surroundings have changed, and what must not have changed."""
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -177,8 +178,6 @@ def test_a_run_that_was_stopped_between_epochs_can_end_there(config_file, tmp_pa
 
 def memory(slot):
     """The archive in a state file."""
-    import io
-
     return io.BytesIO(slot.read_bytes()[8 + 32 + 8 :])
 
 
@@ -395,18 +394,37 @@ def test_a_run_stopped_by_a_loss_of_nan_follows_the_advice(config_file, tmp_path
     assert "steps were skipped" in log_of(work)
 
 
+@pytest.mark.parametrize("words", [[], ["--global-batch-size", "240", "--batch-size", "48"]])
+def test_a_step_larger_than_the_split_is_mended_as_advised(config_file, tmp_path, capsys, words):
+    path = config_file(global_batch_size=None, batch_size=128, num_epoch=1)
+    assert train(path, tmp_path / "w", *words) == 2
+    advice = re.search(r"say (--global-batch-size) (\d+)", capsys.readouterr().err)
+    assert train(path, tmp_path / "w", *words, *advice.groups()) == 0
+
+
 def test_overwriting_spares_the_weights_to_start_from(config_file, tmp_path, capsys):
     path, work = config_file(), tmp_path / "w"
     train(path, work, "--num-epoch", "1")
     before = (work / "best.pt").read_bytes()
     words = ["--base-lr", "0.01", "--overwrite", "--weights", str(work / "best.pt")]
     assert train(path, work, *words) == 2
-    assert "move them first" in capsys.readouterr().err
+    assert f"or move {work / 'best.pt'} out of it first" in capsys.readouterr().err
+    assert train(path, work, *words[:2], *words[3:]) == 2
+    assert "--overwrite" not in capsys.readouterr().err
     assert (work / "best.pt").read_bytes() == before
-    shutil.move(work / "best.pt", work / "start.pt")
-    words[-1] = str(work / "start.pt")
+    shutil.move(work / "best.pt", tmp_path / "start.pt")
+    words[-1] = str(tmp_path / "start.pt")
     assert train(path, work, *words) == 0
-    assert (work / "start.pt").read_bytes() == before
+    assert (tmp_path / "start.pt").read_bytes() == before
+
+
+def test_weights_of_other_names_in_the_folder_are_no_run_s(config_file, tmp_path):
+    path, work = config_file(), tmp_path / "w"
+    train(path, tmp_path / "first", "--num-epoch", "1")
+    work.mkdir()
+    shutil.copy(tmp_path / "first" / "best.pt", work / "start.pt")
+    for _ in range(2):
+        assert train(path, work, "--weights", str(work / "start.pt"), "--num-epoch", "1") == 0
 
 
 def test_a_launcher_that_starts_lost_processes_again_does_not_start_over(

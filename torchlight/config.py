@@ -199,7 +199,10 @@ class Config(BaseModel):
         if self.step != sorted(set(self.step)):
             raise ValueError("{step} is not in rising order")
         if self.start_epoch >= self.num_epoch:
-            raise ValueError("{start_epoch} leaves none of {num_epoch}; say --start-epoch 0")
+            raise ValueError(
+                f"{{start_epoch}} leaves none of {{num_epoch}}; "
+                f"say --num-epoch {self.start_epoch + 1} or more"
+            )
         return self
 
     def named(self, dotted: str) -> str:

@@ -46,7 +46,7 @@ def precision_notes(config: Config, device: torch.device) -> list[str]:
         return []
     return [
         f"note: matrix products in {config.amp} take {half / single:.0f} times as long as in "
-        "float32 on this processor; --amp off is faster"
+        "float32 on this processor; a run of its own with --amp off is faster"
     ]
 
 

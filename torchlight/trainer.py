@@ -123,9 +123,12 @@ class Trainer:
         """
         plan = plan_batches(config.batch_size, config.global_batch_size, began_on)
         if self.train_set is not None and len(self.train_set) < plan.step_size:
+            share = len(self.train_set) // began_on
+            fits = began_on * (share - share % min(config.batch_size, share or 1))
             raise UserError(
                 f"a step takes {plan.step_size} samples, but the train split has only "
-                f"{len(self.train_set)}; use a smaller --global-batch-size (--batch-size)"
+                f"{len(self.train_set)}; "
+                + (f"say --global-batch-size {fits}" if fits else "use fewer processes")
             )
         return replace(plan, world=self.world.size)
 

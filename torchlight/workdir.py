@@ -138,7 +138,7 @@ class WorkDir:
             if strangers:
                 raise UserError(
                     f"{self.path}: holds weights ({strangers[0]}) but no state to resume from; "
-                    f"say --work-dir OTHER, or --overwrite to delete them"
+                    f"{self._ways_out(config, 'them')}"
                 )
             return None
         state, _ = self.state.load()
@@ -189,19 +189,29 @@ class WorkDir:
         )
         raise UserError(
             f"{self.path}: holds a run with other settings ({told}){kept}; "
-            f"say --work-dir OTHER, or --overwrite to delete that run"
+            f"{self._ways_out(config, 'that run')}"
         )
 
     def _clear(self, config: Config) -> None:
-        doomed = [path for pattern in ARTEFACTS for path in self.path.glob(pattern)]
-        start = config.weights
-        if start and any(os.path.exists(start) and path.samefile(start) for path in doomed):
+        if self._would_delete(config.weights):
             raise UserError(
-                f"{start}: --overwrite would delete the weights to start from; "
-                f"say --work-dir OTHER, or move them first"
+                f"{config.weights}: --overwrite would delete the weights to start from; "
+                f"{self._ways_out(config, '')}"
             )
-        for path in doomed:
+        for path in self._artefacts():
             path.unlink()
+
+    def _artefacts(self) -> list[Path]:
+        return [path for pattern in ARTEFACTS for path in self.path.glob(pattern)]
+
+    def _would_delete(self, weights: str | None) -> bool:
+        there = weights is not None and Path(weights).exists()
+        return there and any(path.samefile(str(weights)) for path in self._artefacts())
+
+    def _ways_out(self, config: Config, what: str) -> str:
+        if self._would_delete(config.weights):
+            return f"say --work-dir OTHER, or move {config.weights} out of it first"
+        return f"say --work-dir OTHER, or --overwrite to delete {what}"
 
 
 def _starts_over(config: Config) -> bool:

@@ -281,7 +281,7 @@ def test_paths_are_expanded(config_file, tmp_path, monkeypatch):
         ({"optimizer": "Adam"}, ["--nesterov", "yes"],
          r'--nesterov True is for SGD, not for key "optimizer" Adam'),
         ({"start_epoch": 9}, ["--num-epoch", "5"],
-         r'key "start_epoch" 9 leaves none of --num-epoch 5; say --start-epoch 0'),
+         r'key "start_epoch" 9 leaves none of --num-epoch 5; say --num-epoch 10 or more'),
         ({"val_subjects": [1]}, ["--val-fraction", "0.1"],
          r'--val-fraction 0.1 and key "val_subjects" \[1\] .* say .* --val-subjects None'),
         ({}, ["--phase", "test"], "--phase test needs weights; say --weights FILE"),
@@ -298,7 +298,7 @@ def test_an_error_about_a_flag_names_the_flag(config_file, values, words, expect
     ("values", "words"),
     [
         ({"nesterov": True}, ["--optimizer", "Adam", "--nesterov", "False"]),
-        ({"start_epoch": 9}, ["--num-epoch", "5", "--start-epoch", "0"]),
+        ({"start_epoch": 9}, ["--num-epoch", "10"]),
         ({"val_subjects": [1]}, ["--val-fraction", "0.1", "--val-subjects", "None"]),
         ({"val_fraction": 0.1}, ["--val-subjects", "1", "--val-fraction", "None"]),
     ],
