@@ -392,7 +392,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     file, data = Path(path), b""
     try:
         data = read_bounded(file, _LARGEST_YAML_BYTES)
-        content = yaml.load(data.decode("utf-8-sig"), Loader=Loader)
+        content = yaml.load(data.decode("utf-8"), Loader=Loader)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

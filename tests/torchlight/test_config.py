@@ -329,7 +329,7 @@ def test_nested_arguments_are_what_their_types_mean(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     path = tmp_path / "c.yaml"
     path.write_text(
-        "feeder: a.B\nmodel: a.C\ntest_feeder_args:\n  {p: [5e-1, 1], mode: off, debug: off, "
+        "feeder: a.B\nmodel: a.C\ntest_feeder_args:\n  {p: [5e-1, 1], mode: off, debug: 'off', "
         "data_path: 2024, folders: [~/a, $HOME/b], word: off, bare: off, base_args: {pause: 1e-1}}"
     )
     targets = {"test_feeder_args": Target("a.B", Own, {})}
