@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from model.errors import ModelError
 from model.koopman import NormalizationReport, normalize_eigenvalues
+from torchlight.card import Card, card_path, read_card
 from torchlight.checkpoint import fit_keys, load_weights, save_weights
 from torchlight.cli import Parser, run
-from torchlight.errors import UserError
+from torchlight.errors import UserError, printable
 from torchlight.files import atomic_write, path_argument, remove_leftovers
 
 
@@ -37,6 +38,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--power", type=float, default=0.25, help="power of the modulus (0.25)")
     add("--split-pairs", action="store_true", help="cut conjugate pairs at RANK, as published")
     add("--overwrite", action="store_true", help="replace existing output")
+    add("--ignore-card", action="store_true", help="normalise what its card says is normalised")
     add("--plot", action="store_true", help="also write <save-path>_spectrum.png")
     return parser.parse_args([_dashed(word) for word in argv])
 
@@ -50,9 +52,11 @@ def _dashed(word: str) -> str:
 def _normalize(arguments: argparse.Namespace) -> int:
     target: Path = arguments.save_path
     picture = target.with_name(f"{target.stem}_spectrum.png")
-    _check_outputs([target, picture] if arguments.plot else [target], arguments.overwrite)
-    remove_leftovers(target.parent, [target.name, picture.name])
+    outputs = [target, card_path(target), *([picture] if arguments.plot else [])]
+    _check_outputs(outputs, arguments.overwrite)
+    remove_leftovers(target.parent, [path.name for path in outputs])
     weights = fit_keys(load_weights(arguments.load_path), {"K"}, str(arguments.load_path))
+    card = _card(arguments)
     operators = _operators(weights, arguments)
     try:
         weights["K"], report = normalize_eigenvalues(
@@ -64,7 +68,8 @@ def _normalize(arguments: argparse.Namespace) -> int:
         )
     except ModelError as error:
         raise UserError(f"{arguments.load_path}: {error}") from error
-    save_weights(target, weights)
+    how = {"rank": arguments.rank, "power": arguments.power, "split_pairs": arguments.split_pairs}
+    save_weights(target, weights, card.but(normalised={**card.normalised, "K": how}))
     print(*report.summary(), sep="\n")
     for line in report.warnings():
         print(f"warning: {line}", file=sys.stderr)
@@ -81,6 +86,20 @@ def _check_outputs(paths: list[Path], overwrite: bool) -> None:
             raise UserError(f"{path.parent}: no such folder to write to")
         if path.exists() and not overwrite:
             raise UserError(f"{path}: exists already; choose another name or add --overwrite")
+
+
+def _card(arguments: argparse.Namespace) -> Card:
+    """The card of the checkpoint to read, which must not say that it is normalised."""
+    card, notes = read_card(arguments.load_path)
+    for note in notes:
+        print(f"note: {note}")
+    if "K" in card.normalised and not arguments.ignore_card:
+        how = ", ".join(f"{name} {value}" for name, value in card.normalised["K"].items())
+        raise UserError(
+            f"{arguments.load_path}: normalised already ({printable(how)}); take the checkpoint "
+            f"of before (--ignore-card normalises it once more)"
+        )
+    return card
 
 
 def _operators(weights: dict[str, Tensor], arguments: argparse.Namespace) -> Tensor:

@@ -46,6 +46,8 @@ def _run(args: argparse.Namespace) -> int:
     streams = _streams(args)
     tables = [read_scores(path) for _, path in streams]
     joined = fusion.join(tables)
+    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
+    sys.stderr.writelines(fusion.doubled(tables, titles))
     labels = _labels(args, tables, joined.names)
     fusion.check_labels(labels, joined)
     scores = fusion.normalised(joined.scores, args.normalise)
@@ -57,7 +59,6 @@ def _run(args: argparse.Namespace) -> int:
     fused = fusion.fuse(scores, weights)
     if any(table.numbered for table in tables):
         print("note: samples without names are aligned by their number")
-    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
     print(f"weights: {origin}; scores: {args.normalise} normalisation")
     print(fusion.summary(titles, scores, weights, fused, labels))
     if args.out:

@@ -15,6 +15,7 @@ from data.errors import DataError
 from model.errors import ModelError
 from model.published import ALIASES
 from torchlight import cli, distributed
+from torchlight.card import Card, card_of_run, check_data, with_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
@@ -34,14 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, config_file = parse(argv, __doc__ or "")
-    config, feeder, model_class, evaluator = _classes(config)
+    config, card, feeder, model_class, evaluator = _classes(config)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))
+    scored_by = _evaluator(config, evaluator, sets["test"])
+    check_data(config, sets, feeder, card, classes=scored_by is None)
     allowed = (*OWN_PACKAGES, *config.allow_import)
     model = model_class.build(
-        with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
+        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     )
     check_compatible(config, model, sets)
 
@@ -50,6 +53,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
             loaded = load_weights(config.weights)
             apply_weights(model, loaded, config.weights, config.ignore_weights)
 
+    frozen = [name for name, entry in model.named_parameters() if not entry.requires_grad]
+    shown = sets.get("train", sets["test"])
     trainer = Trainer(
         config,
         world,
@@ -58,18 +63,23 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         config_file=config_file,
         train_set=sets.get("train"),
         val_set=sets.get("val"),
-        evaluator=_evaluator(config, evaluator, sets["test"]),
+        evaluator=scored_by,
         start=start,
+        card=card_of_run(config, config_file, model_class, feeder, shown, card, frozen),
     )
     trainer.fit() if config.phase == "train" else trainer.test()
     return 0
 
 
-def _classes(config: Config) -> tuple[Config, Target, Target, Target | None]:
-    """Resolve every dotted name and bind its arguments, before anything is built."""
+def _classes(config: Config) -> tuple[Config, Card, Target, Target, Target | None]:
+    """Resolve every dotted name and bind its arguments, before anything is built.
+
+    What the card of the weights says of the model is in the configuration then.
+    """
     allowed = (*OWN_PACKAGES, *config.allow_import)
     feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
     model = resolve(config.named("model"), config.model, ALIASES, allowed)
+    config, card = with_card(config, model)
     targets = {"test_feeder_args": feeder, "train_feeder_args": feeder, "model_args": model}
     if config.phase == "test":
         del targets["train_feeder_args"]
@@ -81,7 +91,8 @@ def _classes(config: Config) -> tuple[Config, Target, Target, Target | None]:
             raise UserError(
                 f"--val-fraction, --val-subjects: {evaluator.name} scores other classes"
             )
-    return bind(config, targets, ALIASES, allowed, given), feeder, model, evaluator
+    config = bind(config, targets, ALIASES, allowed, given)
+    return config, card, feeder, model, evaluator
 
 
 def _datasets(config: Config, feeder: Target) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Queries and exemplars are those of test_feeder_args: see feeders/oneshot.py. All
 compared; the distances, predictions and confusions written are of the one chosen.
 """
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
 from model.published import ALIASES
 from torchlight import cli, distributed
+from torchlight.card import Card, check_data, with_card
 from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
 from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
@@ -46,6 +46,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     allowed = (*OWN_PACKAGES, *config.allow_import)
     feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
     model_class = resolve(config.named("model"), config.model, ALIASES, allowed)
+    config, start = with_card(config, model_class)
     targets = {"test_feeder_args": feeder, "model_args": model_class}
     config = bind(config, targets, ALIASES, allowed)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
@@ -57,8 +58,9 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
             f"feeder: {config.feeder} knows no exemplars; one-shot takes feeders.oneshot.Feeder, "
             "with this one as its base (see config/ucla-oneshot)"
         )
+    check_data(config, {"test": queries}, feeder, start, classes=False)
     entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
-    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
+    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
     scorer = SplitScorer(
@@ -69,12 +71,13 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         evaluator=Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"]),
         precision=lambda: precision_of(config, world.device),
     )
-    folder, settings = Path(config.work_dir), _settings(config, weights)
+    folder, settings = Path(config.work_dir), _settings(config, start)
     record = folder / f"{stem}_settings.json"
     text = world.main_decides(lambda: check_settings(record, settings))
     folder.mkdir(parents=True, exist_ok=True)
     log = start_logging(world.is_main, folder / "log.txt")
-    for note in [*config.notes, *precision_notes(config, world.device)]:
+    notes = (f"note: {note}" for note in config.notes)
+    for note in [*notes, *precision_notes(config, world.device)]:
         log.info(note)
     evaluation = scorer(model.to(world.device), "one-shot")
     if evaluation is not None:
@@ -133,11 +136,11 @@ def _report(config: Config, found: Evaluation, queries: Any, folder: Path, stem:
     )
 
 
-def _settings(config: Config, weights: str) -> dict[str, Any]:
+def _settings(config: Config, start: Card) -> dict[str, Any]:
     """What the results are a function of."""
     keys = {"feeder", "test_feeder_args", "model", "model_args", "evaluator_args"}
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return {"weights": weights, "sha256": digest, **config.model_dump(mode="json", include=keys)}
+    settings = config.model_dump(mode="json", include=keys)
+    return {"weights": config.weights, "sha256": start.sha256, **settings}
 
 
 if __name__ == "__main__":

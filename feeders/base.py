@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class BatchFeeder(ABC):
         labels: int64 (n,).
         subjects: int64 (n,).
         epoch: what the random numbers depend on besides seed and index.
+        description: what training, testing and weights must agree in, in plain words.
+        described_by: for each key of it, the arguments that decide it.
 
     Raises:
         DataError: ``repeat`` is not a whole number of at least 1.
@@ -46,6 +49,12 @@ class BatchFeeder(ABC):
         self.repeat = at_least_one("repeat", repeat)
         self.seed = seed
         self.epoch = 0
+        self.description: dict[str, Any] = {}
+        self.described_by: dict[str, dict[str, Any]] = {}
+
+    def describe(self, key: str, value: Any, **arguments: Any) -> None:
+        """Add to the description."""
+        self.description[key], self.described_by[key] = value, arguments
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of ``epoch``."""

@@ -14,7 +14,7 @@ from data.splits import NTU120, parse_name
 from feeders.base import BatchFeeder, at_least_one, one_of
 from feeders.clips import Clips, turns
 from feeders.randomness import sample_uniforms
-from feeders.streams import bones, motion
+from feeders.streams import bones, motion, stream_name
 
 MAX_YAW = np.deg2rad(30.0)
 MAX_TILT = np.deg2rad(10.0)
@@ -72,6 +72,10 @@ class Feeder(BatchFeeder):
             repeat=repeat,
             seed=seed,
         )
+        self.describe("streams", [stream_name(bone, vel)], bone=bone, vel=vel)
+        self.describe("skeleton", "ntu")
+        self.describe("window", window_size, window_size=window_size)
+        self.describe("preprocessing", ["centre"])
         self.class_names = [demo.describe(action) for action in range(1, actions + 1)]
         sequences = [joints[:, 0] for _, joints in demo.generate(chosen, seed=data_seed)]
         centred = [frames - frames[0, _ORIGIN_JOINT] for frames in sequences]

@@ -15,7 +15,7 @@ from data.skeletons import NTU, bone_parents
 from feeders.base import BatchFeeder, at_least_one
 from feeders.randomness import sample_uniforms
 from feeders.sequences import PERSONS, Sequences, open_sequences
-from feeders.streams import bones, motion
+from feeders.streams import bones, motion, stream_name
 from feeders.transforms import (
     MOVE_NUMBERS,
     centre_crop,
@@ -120,6 +120,13 @@ class Feeder(BatchFeeder):
             repeat=repeat,
             seed=seed,
         )
+        self.describe("streams", [stream_name(bone, vel)], bone=bone, vel=vel)
+        self.describe("skeleton", "ntu")
+        self.describe("window", self.window_size, window_size=window_size)
+        steps = ["standardise"] if normalization else []
+        self.describe("preprocessing", steps, normalization=normalization)
+        if benchmark is not None:  # samples for testing on one are for training on another
+            self.describe("benchmark", benchmark, benchmark=benchmark)
 
     def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
         u = np.zeros((len(rows), _NUMBERS))

@@ -18,7 +18,7 @@ from data.skeletons import UCLA, bone_parents
 from feeders.base import BatchFeeder, at_least_one, one_of
 from feeders.clips import Clips, corners, turns
 from feeders.randomness import sample_uniforms
-from feeders.streams import bones, motion
+from feeders.streams import bones, motion, stream_name
 
 WINDOW = 52
 DEBUG_SAMPLES = 100
@@ -104,6 +104,11 @@ class Feeder(BatchFeeder):
             repeat=repeat,
             seed=seed,
         )
+        stream = stream_name(self._as_bones, self._as_motion)
+        self.describe("streams", [stream], data_path=data_path)
+        self.describe("skeleton", "ucla")
+        self.describe("window", self.window_size, window_size=window_size)
+        self.describe("preprocessing", ["centre", "unit_box"])
         self.class_names = list(ucla.CLASS_NAMES)
         self._prepare(sequences)
 

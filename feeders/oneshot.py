@@ -86,6 +86,13 @@ class Feeder(BatchFeeder):
             repeat=_repeats(self._bases[0]),
             seed=seed,
         )
+        for key, value in self._bases[0].description.items():
+            decided = {f"base_args.{k}": v for k, v in self._bases[0].described_by[key].items()}
+            self.describe(key, value, **decided)
+        if novel_classes:  # none, where the file for training was cut before
+            self.describe(
+                "novel_classes", sorted(novel_classes), novel_classes=sorted(novel_classes)
+            )
         self.class_names = [str(label) for label in classes]
         counts = [len(part.sample_names) for part in self._bases]
         self._source = np.repeat(np.arange(len(counts)), counts)[rows]

@@ -6,6 +6,11 @@ Arrays are (..., T, V, M): time, joint and person are the last three axes, whate
 import numpy as np
 
 
+def stream_name(as_bones: bool, as_motion: bool) -> str:
+    """What a stream is called: joint, bone, joint_motion, bone_motion."""
+    return ("bone" if as_bones else "joint") + ("_motion" if as_motion else "")
+
+
 def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
     """Return each joint minus its parent, (..., T, V, M); ``parents`` is int (V,).
 

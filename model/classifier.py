@@ -4,7 +4,7 @@ Shapes: N batch, C channels, T frames, V joints, M persons, d feature width (256
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,12 @@ class Model(Backbone):
     Raises:
         ModelError: arguments that do not fit together.
     """
+
+    free_arguments: ClassVar = (
+        *("graph", "graph_args"),  # where learning starts
+        *("freeze_koopman", "return_features", "drop_out", "recompute"),
+    )
+    """What trained weights compute does not depend on these."""
 
     def __init__(
         self,

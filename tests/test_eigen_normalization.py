@@ -32,7 +32,7 @@ def test_k_is_normalised_and_the_rest_copied(
     assert written.keys() == weights.keys()
     assert torch.equal(written["K"], normalize_eigenvalues(weights["K"])[0])
     assert torch.equal(written["fc.bias"], weights["fc.bias"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pt", "out.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pt", "out.json", "out.pt"]
     radius = spectrum(weights["K"]).abs()[:, 0].sort().values
     low, middle, high = radius.tolist()
     expected = f"spectral radius before: min {low:.4f}, median {middle:.4f}, max {high:.4f}"

@@ -10,7 +10,7 @@ from toy_run import assert_same_run, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PASSING = ["resume.?.state", "best.pt", "runs-2-12.pt", "runs-4-24.pt"]
+PASSING = ["resume.?.state", "best.pt", "best.json", "runs-2-12.pt", "runs-4-24.pt"]
 LASTING = [*PASSING[1:], "last_test_confusion.csv", "best_test_confusion.png", "*_score.npz"]
 
 

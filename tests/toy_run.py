@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 import main_multigpu
+from torchlight.card import read_card
 from torchlight.scores import read_scores
 
 CONFIG = {
@@ -37,10 +38,14 @@ def weights(folder):
 
 
 def assert_same_run(a, b):
-    """Two work dirs end with the same weights and scores, to the last bit."""
+    """Two work dirs end with the same weights, cards and scores, to the last bit."""
     left, right = weights(a), weights(b)
     assert left.keys() == right.keys()
     assert all(torch.equal(left[key], right[key]) for key in left)
     assert (a / "best.pt").read_bytes() == (b / "best.pt").read_bytes()
-    one, two = (read_scores(folder / "epoch1_test_score.npz") for folder in (a, b))
-    assert np.array_equal(one.scores, two.scores)
+    for name in ("best.pt", *(path.name for path in a.glob("runs-4-*.pt"))):
+        (one, faults), (two, others) = (read_card(folder / name) for folder in (a, b))
+        assert not faults + others
+        assert one.trained(digest="") == two.trained(digest="")  # of flags such as a pause, too
+    left, right = (read_scores(folder / "epoch1_test_score.npz") for folder in (a, b))
+    assert np.array_equal(left.scores, right.scores)

@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 from torch import nn
 
+from .card import Card, card_path, sha256_of
 from .distributed import launched_rank
 from .errors import UserError, printable
 from .files import atomic_write, reason
@@ -39,13 +40,22 @@ _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How torch names what a pickle reaches for and must not."""
 
 
-def save_weights(path: str | Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write a flat state dict (on the CPU, keys without ``module.``), whole or not at all."""
+def save_weights(
+    path: str | Path, weights: Mapping[str, torch.Tensor], card: Card | None = None
+) -> None:
+    """Write a flat state dict (on the CPU, keys without ``module.``), whole or not at all.
+
+    A card goes first, so that there are no new weights without one. Whatever happens between the
+    two, no card is taken for that of other weights, for it has their checksum.
+    """
     plain = {key.removeprefix(_PREFIX): value.detach().cpu() for key, value in weights.items()}
     # Saved to an open file, as torch.save would write a file's name into it: the same weights
     # are then the same bytes, whoever saves them where.
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         torch.save(plain, file)
+        file.flush()
+        if card is not None:
+            card.but(sha256=sha256_of(temporary)).write(card_path(path))
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -224,19 +234,20 @@ class WeightFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._waiting: dict[str, Weights] = {}
+        self._waiting: dict[str, tuple[Weights, Card]] = {}
 
-    def save(self, name: str, weights: Mapping[str, torch.Tensor]) -> None:
-        """Write ``weights`` as ``name``, or keep a copy of them.
+    def save(self, name: str, weights: Mapping[str, torch.Tensor], card: Card) -> None:
+        """Write ``weights`` as ``name`` and their card, or keep a copy of them.
 
         Raises:
             OSError: the disk is full or read-only; ``write_waiting`` tries again.
         """
         self._waiting.pop(name, None)
         try:
-            save_weights(self._folder / name, weights)
+            save_weights(self._folder / name, weights, card)
         except OSError:
-            self._waiting[name] = {k: v.detach().cpu().clone() for k, v in weights.items()}
+            copy = {k: v.detach().cpu().clone() for k, v in weights.items()}
+            self._waiting[name] = (copy, card)
             raise
 
     def write_waiting(self) -> None:
@@ -246,7 +257,7 @@ class WeightFiles:
             OSError: as in ``save``; the rest keeps waiting.
         """
         for name in list(self._waiting):
-            save_weights(self._folder / name, self._waiting[name])
+            save_weights(self._folder / name, *self._waiting[name])
             del self._waiting[name]
 
 

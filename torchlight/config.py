@@ -130,6 +130,9 @@ class Config(BaseModel):
     ignore_weights: list[str] = Field(
         default_factory=list, description="entries whose names contain these stay as initialised"
     )
+    ignore_card: bool = Field(
+        False, description="take weights whose card says that they do not fit; a flag for one run"
+    )
 
     optimizer: Literal["SGD", "Adam"] = "SGD"
     base_lr: Annotated[float, Field(gt=0)] = Field(0.1, description="after warm-up, before steps")
@@ -209,10 +212,20 @@ class Config(BaseModel):
         """How the user wrote a setting, as a flag or as a key; for messages."""
         return self._origin.named(dotted)
 
+    def by_flag(self, dotted: str) -> bool:
+        """Whether a setting is from the command line."""
+        return self.named(dotted) != dotted
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said in the log of how the configuration was read."""
         return self._origin.notes
+
+    def noting(self, notes: Sequence[str], **update: Any) -> "Config":
+        """A copy with more notes, and with changed values."""
+        copy = self.model_copy(update=update)
+        copy._origin = replace(self._origin, notes=(*self.notes, *notes))
+        return copy
 
     def recipe(self) -> dict[str, Any]:
         """The keys that decide the weights a run ends with (not where, or how fast, it runs)."""
@@ -228,7 +241,7 @@ class Config(BaseModel):
 
     def as_yaml(self) -> str:
         """The resolved configuration as a YAML that is accepted as ``--config``."""
-        left_out = {"overwrite", "allow_import"}
+        left_out = {"overwrite", "allow_import", "ignore_card"}
         content = self.model_dump(mode="json", exclude=left_out, exclude_none=True)
         return RESOLVED + yaml.safe_dump(content, sort_keys=False)
 
@@ -258,6 +271,7 @@ _NOT_RECIPE = (
     "test_batch_size",
     "overwrite",
     "allow_import",
+    "ignore_card",
     "compile",
     "deterministic",
     "test_feeder_args",
@@ -433,9 +447,7 @@ def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, s
         fields = Config.model_fields.items()
         shown = {k: origin.shown(k, found.get(k, known.default)) for k, known in fields}
         return key, message.format_map(shown)
-    written = origin.written.get(key)
-    got = str(written) if len(parts) == 1 and isinstance(written, str) else entry["input"]
-    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {got!r:.80}"
+    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {entry['input']!r:.80}"
 
 
 def _is_branch(part: int | str) -> bool:

@@ -6,6 +6,7 @@ Legend: S streams, n samples, c classes; scores (S, n, c) float32; weights (S,).
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +110,23 @@ def pick_labels(labels: Mapping[str, int], names: Sequence[str], source: str) ->
     if unknown:
         raise UserError(f"{source}: no label for {len(unknown)} samples: {some(unknown)}")
     return np.array([labels[name] for name in names], dtype=np.int64)
+
+
+def doubled(tables: Sequence[ScoreTable], titles: Sequence[str]) -> list[str]:
+    """A line for each two streams that are one: an ensemble gains nothing from the second."""
+    lines = []
+    for (title, one), (other_title, other) in combinations(zip(titles, tables, strict=True), 2):
+        a, b = one.card, other.card
+        if np.array_equal(one.scores, other.scores) and one.names == other.names:
+            why = "have the same scores"
+        elif a.sha256 and a.sha256 == b.sha256:
+            why = "are scores of the same weights"
+        elif a.data and (a.model, a.model_args, a.data) == (b.model, b.model_args, b.data):
+            why = "are the same stream of the same model (trained twice)"
+        else:
+            continue
+        lines.append(f"warning: {title} and {other_title} {why}\n")
+    return lines
 
 
 def check_labels(labels: np.ndarray, joined: Joined) -> None:

@@ -25,8 +25,9 @@ class Subset:
         )
         self.sample_names = [names[i] for i in chosen]
         self.labels = np.asarray(dataset.labels)[chosen]
-        if hasattr(dataset, "class_names"):
-            self.class_names = dataset.class_names
+        for name in ("class_names", "description", "described_by"):
+            if hasattr(dataset, name):
+                setattr(self, name, getattr(dataset, name))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -66,16 +67,16 @@ def held_out_names(
     if subjects is not None:
         known = getattr(dataset, "subjects", None)
         if known is None:
-            raise UserError("--val-subjects: this dataset does not know its subjects")
+            raise UserError("val_subjects: this dataset does not know its subjects")
         absent = sorted(set(subjects) - {int(s) for s in known})
         if absent:
             there = sorted({int(s) for s in known})
             raise UserError(
-                f"--val-subjects: no subject {absent} in the training split, only {there}"
+                f"val_subjects: no subject {absent} in the training split, only {there}"
             )
         held = names[np.isin(known, list(subjects))]
         if len(held) == len(names):
-            raise UserError("--val-subjects: holds out the whole training split")
+            raise UserError("val_subjects: holds out the whole training split")
         return set(held.tolist())
     from sklearn.model_selection import train_test_split  # takes most of a second to import
 
@@ -84,5 +85,5 @@ def held_out_names(
             names, test_size=fraction, random_state=seed, stratify=dataset.labels
         )
     except ValueError as error:
-        raise UserError(f"--val-fraction {fraction}: {error}") from error
+        raise UserError(f"val_fraction {fraction}: {error}") from error
     return set(held.tolist())

@@ -34,7 +34,9 @@ class Dataset(Protocol):
 
     ``sample_names`` are n distinct names; ``labels`` their n labels; index i belongs to sample
     i % n. Optional: ``set_epoch(epoch)``; ``get_batch(indices)``, the same samples stacked;
-    ``subjects``, for holding some out; ``class_names``.
+    ``subjects``, for holding some out; ``class_names``; ``description``, a flat mapping of what
+    training, testing and weights must agree in, and ``described_by``, for each of its keys the
+    arguments that decide it.
     """
 
     sample_names: Sequence[str]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .card import Card
 from .config import Config
 from .evaluation import Evaluation
 from .reports import topk_accuracy, write_report
@@ -37,8 +38,8 @@ class Publisher:
             getattr(self.dataset, "class_names", None),
         )
 
-    def scores(self, evaluation: Evaluation) -> None:
-        """Write the score files, where the configuration wants them."""
+    def scores(self, evaluation: Evaluation, card: Card) -> None:
+        """Write the score files, with the weights' card, where the configuration wants them."""
         if self.config.save_score:
             write_scores(
                 self.folder / f"{TEST_STEM}_score",
@@ -46,4 +47,5 @@ class Publisher:
                 evaluation.scores,
                 evaluation.labels,
                 self.config.digest(),
+                card,
             )

@@ -8,6 +8,7 @@ real signature before anything is built, so that a typing error costs a second, 
 import difflib
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,9 +28,31 @@ class Target:
     cls: type
     implied: Mapping[str, Any]
 
+    @property
+    def path(self) -> str:
+        """The dotted name of the class itself, whatever name led to it."""
+        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+
     def build(self, arguments: Mapping[str, Any]) -> Any:
         """Instantiate; what the user writes wins over what the name implies."""
         return self.cls(**{**self.implied, **arguments})
+
+    def spelled_out(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """``arguments`` with those that the name implies and the defaults, as JSON has them."""
+        parameters = inspect.signature(self.cls).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return as_json({**defaults, **self.implied, **arguments})
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that JSON can hold, as they come back from it: tuples as lists."""
+    plain = {}
+    for name, value in values.items():
+        try:
+            plain[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError):  # an object of a class, say
+            continue
+    return plain
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -61,7 +84,7 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     if parts[0] not in set(allowed):
         raise UserError(
             f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
-            f"to import it, say --allow-import {parts[0]}{nearest(name, aliases)}"
+            f"to import it, say --allow-import {parts[0]}"
         )
     try:
         module = importlib.import_module(module_name)
@@ -83,12 +106,7 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
 
 
 def with_built(
-    key: str,
-    arguments: Mapping[str, Any],
-    part: str,
-    aliases: Aliases,
-    allowed: Iterable[str],
-    where: Callable[[str], str] = str,
+    key: str, arguments: Mapping[str, Any], part: str, aliases: Aliases, allowed: Iterable[str]
 ) -> dict[str, Any]:
     """``arguments`` (the value of ``key``) with the dotted name ``part`` built.
 
@@ -99,11 +117,11 @@ def with_built(
     """
     given = dict(arguments)
     if isinstance(given.get(part), str):
-        target = resolve(where(f"{key}.{part}"), given[part], aliases, allowed)
+        target = resolve(f"{key}.{part}", given[part], aliases, allowed)
         own = given.pop(f"{part}_args", None) or {}
         if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
             raise UserError(f"{key}.{part}_args: {own!r:.80} is no mapping of names to values")
-        faults = binding_faults(f"{key}.{part}_args", target, own, where)
+        faults = binding_faults(f"{key}.{part}_args", target, own)
         if faults:
             raise UserError("; ".join(faults))
         given[part] = target.build(own)

@@ -1,8 +1,8 @@
 """Score files: sample names, their class scores and labels, written and read without trust.
 
 A test run leaves two files of one stem: ``<stem>.pkl`` as published (a pickled dict, sample name
--> float32 vector) and ``<stem>.npz`` (``names``, ``scores``, ``labels``, ``config_hash``), which
-holds no pickle and is preferred when both are there.
+-> float32 vector) and ``<stem>.npz`` (``names``, ``scores``, ``labels``, ``config_hash`` and the
+weights' ``card``), which holds no pickle and is preferred when both are there.
 
 Those of other tools are read too: a pickled dict with numbers for names, a list of vectors, of
 (name, vector) pairs or of records, an array (samples, classes), and ``.npy``. Samples without
@@ -12,12 +12,14 @@ names are called ``test_0``, ``test_1``, ..., as those of published data sets ar
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from torchlight.card import Card
 from torchlight.errors import UserError, printable
 from torchlight.files import atomic_write
 from torchlight.unpickle import LARGEST_NUMBER, Array, Refused, unpickle
@@ -32,6 +34,7 @@ _LONGEST_NAME = 255  # characters, as of a file
 _SCORE_KEYS = ("pred_score", "pred_scores", "score", "scores")
 _LABEL_KEYS = ("gt_label", "gt_labels", "label")
 _NAME_KEYS = ("sample_name", "name", "file_name", "frame_dir", "filename")
+NO_CARD = Card()
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class ScoreTable:
         config_hash: hash of the configuration that made the scores, or None.
         path: the file they were read from.
         numbered: the file has no names, so that these are ``test_0``, ``test_1``, ...
+        card: of the weights that made the scores; empty where the file has none.
     """
 
     names: list[str]
@@ -53,6 +57,7 @@ class ScoreTable:
     config_hash: str | None
     path: Path
     numbered: bool = False
+    card: Card = NO_CARD
 
     @property
     def num_class(self) -> int:
@@ -73,6 +78,7 @@ def write_scores(
     scores: np.ndarray,
     labels: np.ndarray | None,
     config_hash: str,
+    card: Card | None = None,
 ) -> dict[str, Path]:
     """Write ``<stem>.pkl`` and ``<stem>.npz``, each atomically, in the order given.
 
@@ -82,6 +88,7 @@ def write_scores(
         scores: (n, c), stored as float32.
         labels: (n,) integers in [0, c), or None where nobody knows them.
         config_hash: hash of the configuration that made the scores.
+        card: of the weights that made them.
 
     Returns:
         The two paths, by ``"pkl"`` and ``"npz"``.
@@ -95,6 +102,8 @@ def write_scores(
     arrays = {"names": np.array(table.names, dtype=np.str_), "scores": table.scores}
     if table.labels is not None:
         arrays["labels"] = table.labels
+    if card is not None:
+        arrays["card"] = np.array(card.model_dump_json())
     with atomic_write(paths["pkl"]) as temporary, temporary.open("wb") as file:
         pickle.dump(dict(zip(table.names, table.scores, strict=True)), file, protocol=4)
     with atomic_write(paths["npz"]) as temporary, temporary.open("wb") as file:
@@ -223,7 +232,7 @@ def _content(path: Path) -> Any:
 
 def _read_npz(path: Path) -> ScoreTable:
     """Read the safe form."""
-    kinds = {"names": "U", "scores": "f", "labels": "iu", "config_hash": "U"}
+    kinds = {"names": "U", "scores": "f", "labels": "iu", "config_hash": "U", "card": "U"}
     with open_npz(path) as archive:
         present = {"scores", *(name.removesuffix(".npy") for name in archive.namelist())}
         arrays = {key: read_npz_array(path, archive, key) for key in kinds if key in present}
@@ -239,7 +248,11 @@ def _read_npz(path: Path) -> ScoreTable:
         raise UserError(f"{path}: 'names' has shape {names.shape}, expected (samples,)")
     config_hash = str(arrays["config_hash"]) if "config_hash" in arrays else None
     labels, numbered = arrays.get("labels"), "names" not in arrays
-    return _checked(names.tolist(), scores, labels, config_hash, path, numbered)
+    table = _checked(names.tolist(), scores, labels, config_hash, path, numbered)
+    try:
+        return replace(table, card=Card.model_validate_json(str(arrays.get("card", "{}"))))
+    except ValidationError:
+        raise UserError(f"{path}: 'card' is no card of weights") from None
 
 
 def _entries(content: Any, path: Path) -> tuple[list[str], list[Any], bool]:

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .buffers import RunningStatistics
+from .card import Card, read_card
 from .checkpoint import WeightFiles, apply_weights, load_weights
 from .config import Config
 from .distributed import World
@@ -78,6 +79,7 @@ class Trainer:
         val_set: Dataset | None = None,
         evaluator: Evaluator | None = None,
         start: Callable[[], object] = lambda: None,
+        card: Card,
     ) -> None:
         """Check what can be checked, then open the work dir; nothing is written before that.
 
@@ -86,6 +88,7 @@ class Trainer:
             start: puts start weights into the model; not called where a run goes on, whose state
                 has all it needs.
             val_set: held-out part of the training split; where given, it chooses the best epoch.
+            card: what the weights are that the run trains, or tests.
 
         Raises:
             UserError: the batch does not fit the split or the processes; see WorkDir.open.
@@ -95,6 +98,7 @@ class Trainer:
         self.train_set, self.test_set, self.val_set = train_set, test_set, val_set
         self.position = Position(epoch=config.start_epoch)
         self._evaluator = evaluator or Logits()
+        self._card = card
         self._work_dir, self._weights = WorkDir(self.folder), WeightFiles(self.folder)
         new = not world.main_decides(lambda: self._work_dir.may_hold(config))
         if new:
@@ -539,7 +543,21 @@ class Trainer:
     def _save_weights(self, name: str) -> None:
         if self.world.is_main:
             with self._going_on(name):
-                self._weights.save(name, self.model.state_dict())
+                card = self._card_after(self.position.epoch + 1, self._epoch_line)
+                self._weights.save(name, self.model.state_dict(), card)
+
+    def _card_after(self, epoch: int, line: dict[str, float]) -> Card:
+        """The card of the weights as they are now; ``line`` tells of the epoch before."""
+        return self._card.trained(
+            epoch=epoch,
+            global_step=self.position.global_step,
+            accuracy=line.get("val_accuracy"),
+            accuracy_on="val" if self.val_set else "test",
+        )
+
+    def _scored_card(self) -> Card:
+        """The card of the weights whose scores are kept: the tested ones, or a run's best."""
+        return self._card if self.config.phase == "test" else read_card(self.folder / BEST)[0]
 
     def _weights_name(self, epoch: int) -> str:
         return f"runs-{epoch}-{self.position.global_step}.pt"
@@ -576,6 +594,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "card": self._card.model_dump(),
         }
         serial = self.position.global_step * 2 + (self.position.step == 0)
         self._work_dir.state.save(state, serial)
@@ -598,6 +617,7 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
+        self._card = Card(**state.get("card", self._card.model_dump()))
         if state["tallies"]:
             total = np.sum(state["tallies"], axis=0).tolist() if self.world.is_main else None
             same_world = len(state["tallies"]) == self.world.size
@@ -660,7 +680,7 @@ class Trainer:
             with self._finishable("reports"):
                 self._publisher.report(found, stem, title)
                 if scores:
-                    self._publisher.scores(found)
+                    self._publisher.scores(found, self._scored_card())
 
         self.world.main_decides(write)
 
@@ -670,7 +690,8 @@ class Trainer:
             self._weights.write_waiting()
             last = self._weights_name(self.position.epoch)
             if not (self.folder / last).exists():
-                self._weights.save(last, self.model.state_dict())
+                card = self._card_after(self.position.epoch, self.position.history[-1])
+                self._weights.save(last, self.model.state_dict(), card)
 
     @contextlib.contextmanager
     def _finishable(self, what: str) -> Iterator[None]:

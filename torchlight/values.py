@@ -183,7 +183,7 @@ def _text_readings(text: str) -> Iterator[Any]:
         if number in (0, 1):
             yield bool(number)
     if nothing or _TRUTH.get(word) is False:
-        yield from ("off", None)  # as a choice, where other words for it are none; or as nothing
+        yield "off"  # as a choice, where other words for it are none
 
 
 def _branches(kind: Any) -> list[Any]:

@@ -1,12 +1,12 @@
 """The folder of a run: who may write there, what is there already, what it is called."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .card import sha256_of
 from .checkpoint import StateFile
 from .config import RESOLVED, Config
 from .errors import UserError, printable
@@ -19,6 +19,8 @@ _WEIGHTS = ("runs-*.pt", "best.pt")
 ARTEFACTS = (
     "resume.*.state",
     *_WEIGHTS,
+    "runs-*.json",
+    "best.json",
     "log.txt",
     "nonfinite_*.txt",
     "runs/*/events.out.tfevents.*",
@@ -232,7 +234,7 @@ def _weights_identity(path: str | None) -> dict[str, str | None] | None:
     if path is None:
         return None
     file = Path(path)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    digest = sha256_of(file) if file.is_file() else None
     return {"path": os.path.abspath(path), "digest": digest}
 
 

@@ -132,7 +132,7 @@ def test_subjects_are_held_out_whole():
 
 @pytest.mark.parametrize(
     ("subjects", "fraction", "expected"),
-    [([9], None, "no subject"), ([0, 1, 2, 3], None, "whole"), (None, 0.001, "--val-fraction")],
+    [([9], None, "no subject"), ([0, 1, 2, 3], None, "whole"), (None, 0.001, "val_fraction")],
 )
 def test_an_impossible_holdout_is_an_error(subjects, fraction, expected):
     with pytest.raises(UserError, match=expected):
