@@ -90,7 +90,8 @@ def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: 
             kind, or has no such benchmark or split.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; {_how_to_make(path)}")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{path}: no such file{where}; {_how_to_make(path)}")
     if path.suffix == ".npz":
         if benchmark is not None:
             raise DataError(f"benchmark: {path} is a published .npz of one benchmark; leave it out")
