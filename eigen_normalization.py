@@ -2,7 +2,7 @@
 
     python eigen_normalization.py --load-path runs-65-x.pt --save-path normalized_runs-65-x.pt
 
-Everything in the checkpoint but ``K`` is copied as it is. See ``model.koopman``.
+Everything in the checkpoint but ``K`` is copied as it is. See ``model.spectrum``.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.errors import ModelError
-from model.koopman import NormalizationReport, normalize_eigenvalues
+from model.spectrum import NormalizationReport, normalize_eigenvalues
 from torchlight.card import Card, card_path, read_card
 from torchlight.checkpoint import fit_keys, load_weights, save_weights
 from torchlight.cli import Parser, run

@@ -3,20 +3,17 @@
 Shapes: N batch, C channels, T frames, V joints, M persons, d feature width (256).
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from model.ctrgcn import CHANNELS, Backbone
 from model.errors import ModelError
 from model.graph import resolve_graph
-from model.heads import AverageHead, KoopmanHead
-
-HEADS = ("koopman", "average")
-HALVED_AT_BLOCKS = (5, 8)
-"""Blocks, counted from 1, in which plain CTR-GCN halves time; Koopman keeps all frames."""
+from model.heads import HEADS
+from model.published import imported_class
 
 
 class Model(Backbone):
@@ -31,10 +28,10 @@ class Model(Backbone):
         graph: a dotted name (own or published), a class, or an object with ``A`` (3, V, V).
         graph_args: constructor arguments of the graph.
         in_channels: C.
-        head: ``"koopman"`` (one operator a class) or ``"average"`` (mean over time, linear).
-        freeze_koopman: K takes no gradient: the second stage.
+        head: a name in ``model.heads.HEADS``, a dotted name within ``model``, or a class.
+        freeze_koopman, init, scale: of the Koopman head, see there.
+        drop_out: of the average head.
         return_features: ``forward`` also returns the pooled features, for one-shot matching.
-        drop_out: dropout probability before the linear layer of the average head.
         adaptive: learn the adjacency, starting at the graph's.
         recompute: compute the graph units' features again in the backward pass: a third less memory
             for a tenth to a quarter more time, and the same results.
@@ -42,6 +39,7 @@ class Model(Backbone):
             blocks.
         stride: stride in time of each block; by default 1, and 2 in blocks 5 and 8 under the
             average head.
+        head_args: arguments of a head of one's own.
 
     Raises:
         ModelError: arguments that do not fit together.
@@ -62,37 +60,46 @@ class Model(Backbone):
         graph_args: dict[str, Any] | None = None,
         in_channels: int = 3,
         *,
-        head: str = "koopman",
+        head: Any = "koopman",
         freeze_koopman: bool = False,
-        return_features: bool = False,
+        init: str = "normal",
+        scale: str = "none",
         drop_out: float = 0.0,
+        return_features: bool = False,
         adaptive: bool = True,
         recompute: bool = False,
         channels: Sequence[int] = CHANNELS,
         stride: Sequence[int] | None = None,
+        head_args: dict[str, Any] | None = None,
     ) -> None:
         adjacency = resolve_graph(graph, graph_args)
-        _check_arguments(num_class, num_point, num_person, in_channels, adjacency.shape[-1])
-        _check_head(head, freeze_koopman, drop_out)
+        sizes = {"num_class": num_class, "num_person": num_person, "in_channels": in_channels}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ModelError(f"model: {name} must be 1 or more, got {value}")
+        if num_point != adjacency.shape[-1]:
+            raise ModelError(
+                f"model: num_point is {num_point}, but the graph has {adjacency.shape[-1]} joints"
+            )
+        head_class = _head_class(head)
+        short = {"freeze_koopman": freeze_koopman, "init": init, "scale": scale}
+        own = _head_arguments(head_class, {**short, "drop_out": drop_out}, head_args or {})
         super().__init__(
             adjacency,
             num_person=num_person,
             in_channels=in_channels,
             channels=channels,
-            strides=default_strides(head, len(channels)) if stride is None else stride,
+            strides=_default_strides(head_class, len(channels)) if stride is None else stride,
             adaptive=adaptive,
             recompute=recompute,
         )
         self.num_class = num_class
         self.return_features = return_features
-        width = channels[-1]
-        self.fc: KoopmanHead | AverageHead
-        if head == "koopman":
-            operators = torch.randn(num_class, width, width)
-            self.K = nn.Parameter(operators, requires_grad=not freeze_koopman)
-            self.fc = KoopmanHead(width, num_class)
-        else:
-            self.fc = AverageHead(width, num_class, drop_out=drop_out)
+        self.fc: Any = head_class(channels[-1], num_class, **own)
+        for name in getattr(self.fc, "at_root", ()):
+            parameter = getattr(self.fc, name)
+            delattr(self.fc, name)
+            self.register_parameter(name, parameter)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, num_class), with ``return_features`` also the pooled (N, d, T).
@@ -104,41 +111,38 @@ class Model(Backbone):
             ModelError: an input of another shape, or too short for the head.
         """
         features = self.pooled(x)
-        if isinstance(self.fc, KoopmanHead):
-            logits = self.fc(features, self.K)
-        else:
-            logits = self.fc(features)
+        at_root = {name: getattr(self, name) for name in getattr(self.fc, "at_root", ())}
+        logits = self.fc(features, **at_root)
         return (logits, features) if self.return_features else logits
 
 
-def default_strides(head: str, blocks: int) -> tuple[int, ...]:
+def _head_class(head: Any) -> type[nn.Module]:
+    """Return the class of a head given by name, by dotted name or as a class."""
+    if isinstance(head, str) and "." in head:
+        head = imported_class("head", head)
+    if isinstance(head, str) and head in HEADS:
+        return HEADS[head]
+    if isinstance(head, type) and issubclass(head, nn.Module):
+        return head
+    raise ModelError(f"model: head {head!r} is not one of {list(HEADS)}")
+
+
+def _head_arguments(
+    head: type[nn.Module], short: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the head's arguments: those of the classifier that it takes, and ``head_args``."""
+    known = inspect.signature(head).parameters
+    defaults = inspect.signature(Model).parameters
+    for name in [name for name in short if name not in known]:
+        if short.pop(name) != defaults[name].default:
+            raise ModelError(f"model: {name} is no argument of the head {head.__name__}")
+    for name in given:
+        if name not in known or name in ("width", "num_class"):
+            raise ModelError(f"model: head_args: {head.__name__} takes no argument {name!r}")
+    return {**short, **given}
+
+
+def _default_strides(head: type[nn.Module], blocks: int) -> tuple[int, ...]:
     """Return the stride of each block that the head was published with."""
-    halved = HALVED_AT_BLOCKS if head == "average" else ()
+    halved = getattr(head, "halved_at_blocks", ())
     return tuple(2 if block in halved else 1 for block in range(1, blocks + 1))
-
-
-def _check_arguments(
-    num_class: int, num_point: int, num_person: int, in_channels: int, graph_points: int
-) -> None:
-    for name, value in (
-        ("num_class", num_class),
-        ("num_person", num_person),
-        ("in_channels", in_channels),
-    ):
-        if value < 1:
-            raise ModelError(f"model: {name} must be 1 or more, got {value}")
-    if num_point != graph_points:
-        raise ModelError(
-            f"model: num_point is {num_point}, but the graph has {graph_points} joints"
-        )
-
-
-def _check_head(head: str, freeze_koopman: bool, drop_out: float) -> None:
-    if head not in HEADS:
-        raise ModelError(f"model: head {head!r} is not one of {list(HEADS)}")
-    if head != "koopman" and freeze_koopman:
-        raise ModelError("model: freeze_koopman is for the koopman head")
-    if head != "average" and drop_out:
-        raise ModelError("model: drop_out is for the average head")
-    if not 0 <= drop_out < 1:
-        raise ModelError(f"model: drop_out is a probability below 1, got {drop_out}")

@@ -1,6 +1,5 @@
 """The joints' graph as the three adjacency matrices that CTR-GCN starts from."""
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from data.skeletons import SKELETONS
 from model.errors import ModelError
-from model.published import ALIASES
+from model.published import ALIASES, imported_class
 
 
 class Graph:
@@ -86,7 +85,7 @@ def resolve_graph(graph: Any, graph_args: dict[str, Any] | None = None) -> np.nd
     extra: dict[str, Any] = {}
     if isinstance(graph, str):
         name, extra = ALIASES.get(graph, (graph, {}))
-        graph = _imported(name)
+        graph = imported_class("graph", name)
     if isinstance(graph, type):
         try:
             graph = graph(**{**extra, **(graph_args or {})})
@@ -98,20 +97,6 @@ def resolve_graph(graph: Any, graph_args: dict[str, Any] | None = None) -> np.nd
     if adjacency.ndim != 3 or adjacency.shape[0] != 3 or adjacency.shape[1] != adjacency.shape[2]:
         raise ModelError(f"graph: expected A of shape (3, V, V), got {adjacency.shape}")
     return adjacency
-
-
-def _imported(name: str) -> type:
-    """Return the class of this package that a dotted name stands for; others are not imported."""
-    module, _, attribute = name.rpartition(".")
-    if not module.startswith("model."):
-        raise ModelError(f"graph {name!r} cannot be imported: it is outside of the package model")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"graph {name!r} cannot be imported: {error}") from error
-    if not isinstance(found, type) or not found.__module__.startswith("model."):
-        raise ModelError(f"graph {name!r} is no class of the package model")
-    return found
 
 
 def _columns_to_one(matrix: np.ndarray) -> np.ndarray:

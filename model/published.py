@@ -4,7 +4,10 @@ Configurations and saved runs of the published code name files that were copies 
 here a copy is an argument. This is the only table of such names.
 """
 
+import importlib
 from typing import Any
+
+from model.errors import ModelError
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "model.Koopman_pooling.Model": ("model.classifier.Model", {"head": "koopman"}),
@@ -33,3 +36,21 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"exemplars_only": True},
     ),
 }
+
+
+def imported_class(what: str, name: str) -> type:
+    """Return the class of this package that a dotted name stands for; others are not imported.
+
+    Raises:
+        ModelError: the name leads elsewhere, or to no class; ``what`` is what it is to name.
+    """
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith("model."):
+        raise ModelError(f"{what} {name!r} cannot be imported: it is outside of the package model")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"{what} {name!r} cannot be imported: {error}") from error
+    if not isinstance(found, type) or not found.__module__.startswith("model."):
+        raise ModelError(f"{what} {name!r} is no class of the package model")
+    return found

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import eigen_normalization
-from model.koopman import normalize_eigenvalues, spectrum
+from model.spectrum import normalize_eigenvalues, spectrum
 
 
 def checkpoint(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:

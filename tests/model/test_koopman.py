@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from model.errors import ModelError
-from model.koopman import fit_operator, koopman_scores, normalize_eigenvalues, spectrum
+from model.koopman import fit_operator, koopman_scores
+from model.spectrum import normalize_eigenvalues, spectrum
 
 
 def stable_operator(d: int, seed: int) -> torch.Tensor:
