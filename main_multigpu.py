@@ -21,7 +21,7 @@ from torchlight.config import Config, bind, parse
 from torchlight.errors import UserError
 from torchlight.holdout import Subset, held_out_names
 from torchlight.numerics import prepare_torch
-from torchlight.registry import Target, resolve, with_built
+from torchlight.registry import Target, plug, resolve, with_built
 from torchlight.trainer import Trainer, check_compatible
 
 OWN_PACKAGES = ("feeders", "model")
@@ -47,6 +47,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     )
     check_compatible(config, model, sets)
+    if world.device.type == "cpu":
+        model = plug("model.cpu.accelerate")(model)
 
     def start() -> None:
         if config.weights is not None:

@@ -29,7 +29,7 @@ from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
 from torchlight.log import start_logging
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
-from torchlight.registry import resolve, with_built
+from torchlight.registry import plug, resolve, with_built
 from torchlight.reports import check_settings, write_methods
 
 OWN_PACKAGES = ("feeders", "model")
@@ -63,6 +63,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
+    if world.device.type == "cpu":
+        model = plug("model.cpu.accelerate")(model)
     scorer = SplitScorer(
         queries,
         batch_size=config.test_batch_size,

@@ -69,20 +69,27 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, K, distances = ctx.saved_tensors
-        scale = torch.where(distances > 0, gradients[0] / distances, 0.0)
-        dx, dy = torch.zeros_like(x), torch.zeros_like(y)
-        dK = torch.empty_like(K) if ctx.needs_input_grad[2] else None
-        for start in range(0, len(K), CLASS_BLOCK):
-            block = slice(start, start + CLASS_BLOCK)
-            weighted = _residuals(x, y, K[block]).mul_(scale[:, :, block].unsqueeze(-1))
-            dy -= weighted.sum(2)
-            flat = weighted.flatten(2).flatten(0, 1)
-            if ctx.needs_input_grad[0]:
-                dx.flatten(0, 1).addmm_(flat, K[block].flatten(0, 1))
-            if dK is not None:
-                dK[block] = (flat.t() @ x.flatten(0, 1)).view(dK[block].shape)
-        return dx, dy, dK
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            x, y, K, distances = ctx.saved_tensors
+            return _gradients(x, y, K, distances, gradients[0], ctx.needs_input_grad[2])
+
+
+def _gradients(
+    x: Tensor, y: Tensor, K: Tensor, distances: Tensor, gradient: Tensor, of_K: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return dx, dy and, if asked for, dK."""
+    scale = torch.where(distances > 0, gradient / distances, 0.0)
+    dx, dy = torch.zeros_like(x), torch.zeros_like(y)
+    dK = torch.empty_like(K) if of_K else None
+    for start in range(0, len(K), CLASS_BLOCK):
+        block = slice(start, start + CLASS_BLOCK)
+        weighted = _residuals(x, y, K[block]).mul_(scale[:, :, block].unsqueeze(-1))
+        dy -= weighted.sum(2)
+        flat = weighted.flatten(2).flatten(0, 1)
+        dx.flatten(0, 1).addmm_(flat, K[block].flatten(0, 1))
+        if dK is not None:
+            dK[block] = (flat.t() @ x.flatten(0, 1)).view(dK[block].shape)
+    return dx, dy, dK
 
 
 def _distances(x: Tensor, y: Tensor, K: Tensor) -> Tensor:

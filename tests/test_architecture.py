@@ -65,6 +65,11 @@ def test_the_core_imports_no_wing():
                 assert not found, f"{path.relative_to(ROOT)} imports {found}"
 
 
+def test_the_core_of_the_model_knows_no_engine():
+    for path in (ROOT / "model").glob("*.py"):
+        assert not [name for name in imported(path) if f"{name}.".startswith("model.cpu.")], path
+
+
 def test_data_knows_no_torch_and_the_engine_no_field():
     files = [*(ROOT / "data").rglob("*.py"), *(ROOT / "torchlight" / f for f in WITHOUT_TORCH)]
     for path in files:

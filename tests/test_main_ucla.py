@@ -12,8 +12,8 @@ from launch import ENVIRONMENT, start
 from test_main_training import train
 from toy_ucla import write_ucla
 
-from model import ctrgcn
-from model.shares import call_on_shares
+from model.cpu import training
+from model.cpu.threads import call_on_shares
 from torchlight.checkpoint import load_weights
 from torchlight.scores import read_scores
 
@@ -134,11 +134,11 @@ def test_an_interrupted_run_in_shares_goes_on_to_the_same_end(
     monkeypatch.setitem(ENVIRONMENT, "OMP_NUM_THREADS", "2")
     counts = set()
 
-    def call_and_count(module, shares):
+    def call_and_count(function, shares, parameters):
         counts.add(len(shares))
-        return call_on_shares(module, shares)
+        return call_on_shares(function, shares, parameters)
 
-    monkeypatch.setattr(ctrgcn, "call_on_shares", call_and_count)
+    monkeypatch.setattr(training, "call_on_shares", call_and_count)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

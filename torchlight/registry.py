@@ -7,6 +7,7 @@ real signature before anything is built, so that a typing error costs a second, 
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -103,6 +104,15 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     if found.__module__.split(".")[0] not in set(allowed):
         raise UserError(f'{key}: "{name}" is defined in {found.__module__}, which is not allowed')
     return Target(name, found, implied)
+
+
+def plug(name: str) -> Callable[[Any], Any]:
+    """Return the function of that dotted name, or the identity where its package was taken out."""
+    package, _, function = name.rpartition(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:  # no folder, or a folder without code
+        return lambda given: given
+    return getattr(importlib.import_module(package), function)
 
 
 def with_built(

@@ -40,9 +40,10 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     cls: Any = type(model)
     methods = ("forward_features", "pooled", "normalized")
-    if isinstance(model, ctrgcn.Backbone) and not isinstance(model, _Engine):
-        if all(getattr(cls, name) is getattr(ctrgcn.Backbone, name) for name in methods):
-            model.__class__ = _on_engine(cls)
+    if isinstance(model, ctrgcn.Backbone) and all(
+        getattr(cls, name) is getattr(ctrgcn.Backbone, name) for name in methods
+    ):
+        model.__class__ = _on_engine(cls)
     return model
 
 
@@ -73,12 +74,14 @@ class _Engine(ctrgcn.Backbone):
 
 @functools.cache
 def _on_engine(cls: type) -> type:
-    return type(cls.__name__, (_Engine, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    return type(
+        cls.__name__, (_Engine, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    )
 
 
 def _new(cls: type) -> Any:
     """Return an empty model on the engine, for copies and unpickling."""
-    engine = _on_engine(cls)
+    engine: Any = _on_engine(cls)
     return engine.__new__(engine)
 
 

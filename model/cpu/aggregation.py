@@ -120,11 +120,12 @@ class _Aggregate(torch.autograd.Function):
         dweight, dlift = (torch.zeros_like(w, dtype=exact) for w in (weight, lift))
         scratch, gradient = _Scratch(rows, c, v), _Scratch(rows, c, v)
         lift_transposed = lift.transpose(1, 2)
+        features, ctx.features = ctx.features, []
         samples = (rows, relations.flatten(3), dz.transpose(1, 2), drows, drelations.flatten(3))
         for number, (x, relation, dz, dx, drelation) in enumerate(zip(*samples, strict=True)):
             torch.bmm(lift, relation, out=scratch.a_of_subsets)
-            if ctx.features:
-                f, ctx.features[number] = ctx.features[number], None
+            if features:
+                f, features[number] = features[number], None
             else:
                 f = scratch.f
                 torch.mm(weight, x.t(), out=scratch.f_rows)

@@ -7,8 +7,8 @@ processor's cache when the next one reads it, and no thread waits for another. F
 done at each call: there is no second copy of the model that could grow stale.
 
 Maps of n samples are (n, C, V, T), contiguous: so the graph unit's batched product, which has a
-matrix for each channel, writes them without a copy. 1x1 convolutions are matrix products. Biases of
-maps that are added up are added up beforehand. The equations are those of ``model.cpu.aggregation``.
+matrix for each channel, writes them without a copy. 1x1 convolutions are matrix products. Biases
+of maps that are added up are added up beforehand. The equations are those of ``aggregation``.
 """
 
 import math

@@ -26,6 +26,8 @@ from model.cpu.threads import all_reduce, is_first
 GROUPS = 16
 CACHED_BYTES = 1 << 21
 """Size of a map that stays in the cache of one core with what is made from it."""
+MOMENTUM = 0.1
+"""Weight of the newest batch in running statistics: torch's default, as published."""
 
 
 def normalize(
@@ -64,8 +66,8 @@ def normalize(
             mean = mean if biases is None else mean + biases
             widths = [bn.num_features for bn in norms]
             for bn, m, v in zip(norms, mean.split(widths), var.split(widths), strict=True):
-                bn.get_buffer("running_mean").lerp_(m, bn.momentum)
-                bn.get_buffer("running_var").lerp_(v, bn.momentum)
+                bn.get_buffer("running_mean").lerp_(m, MOMENTUM)
+                bn.get_buffer("running_var").lerp_(v, MOMENTUM)
                 bn.get_buffer("num_batches_tracked").add_(1)
     return tuple(maps)
 

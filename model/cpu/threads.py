@@ -19,7 +19,7 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Part = TypeVar("Part")
@@ -171,7 +171,8 @@ class _Shares(torch.autograd.Function):
             inputs = [*([x] if asked else []), *ctx.parameters]
             return list(torch.autograd.grad(y, inputs, gradients[number]))
 
-        found = map_on_threads(work, len(gradients))
+        with torch.autocast("cpu", enabled=False):
+            found = map_on_threads(work, len(gradients))
         dshares = [share.pop(0) if asked else None for share in found]
         dparameters = [reduce(torch.add, shares) for shares in zip(*found, strict=True)]
         return None, None, *dshares, *dparameters

@@ -6,6 +6,7 @@ measured in the same run, as a product of two 2048 x 2048 matrices.
 """
 
 import argparse
+import copy
 import ctypes
 import json
 import statistics
@@ -19,21 +20,20 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
-import textbook  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from model.classifier import Model  # noqa: E402
-from model.graph import resolve_graph  # noqa: E402
+from model.cpu import accelerate  # noqa: E402
 
 SHAPES: dict[str, dict[str, Any]] = {
     "ucla": {"shape": (16, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
     "ntu": {"shape": (16, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
 }
 
-CANDIDATES = ("textbook float32", "ours float32", "ours bfloat16", "textbook bfloat16")
-"""What the benchmarks of whole models compare."""
+CANDIDATES = ("plain float32", "engine float32", "engine bfloat16", "plain bfloat16")
+"""What the benchmarks of whole models compare; on CUDA there is the plain model alone."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -53,12 +53,15 @@ def model_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument("--shape", choices=SHAPES, default="ucla")
     result.add_argument("--memory", action="store_true", help="also measure peak memory")
     result.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return result
 
 
 def set_up(options: argparse.Namespace) -> None:
     """Apply the common options to this process."""
     torch.set_num_threads(options.threads)
+    if getattr(options, "device", "cpu") == "cuda":
+        options.only = [name for name in options.only if name.startswith("plain")]
     if options.keep_freed_memory:
         keep_freed_memory()
 
@@ -76,18 +79,16 @@ def keep_freed_memory() -> None:
 
 
 def build_pair(
-    name: str, num_class: int | None = None, **options: Any
+    name: str, num_class: int | None = None, device: str = "cpu", **options: Any
 ) -> tuple[nn.Module, nn.Module, Tensor]:
-    """Return our model (with ``options``), the textbook's with the same weights, and an input."""
+    """Return the plain model (with ``options``), the same on the engine, and an input."""
     facts = SHAPES[name]
     _, channels, _, joints, persons = facts["shape"]
     torch.manual_seed(0)
     classes = num_class or facts["num_class"]
-    ours = Model(classes, joints, persons, facts["graph"], in_channels=channels, **options)
-    adjacency = torch.from_numpy(resolve_graph(facts["graph"]))
-    theirs = textbook.Textbook(classes, persons, adjacency, channels)
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs, torch.randn(facts["shape"])
+    plain = Model(classes, joints, persons, facts["graph"], in_channels=channels, **options)
+    fast = accelerate(copy.deepcopy(plain))
+    return plain.to(device), fast, torch.randn(facts["shape"]).to(device)
 
 
 def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -95,18 +96,26 @@ def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
         for name, run in candidates.items():
+            synchronize()
             start = time.perf_counter()
             run()
+            synchronize()
             if number:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def synchronize() -> None:
+    """Wait for a GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def candidates(
-    ours: nn.Module, theirs: nn.Module, run: Callable[[nn.Module, bool], None]
+    plain: nn.Module, fast: nn.Module, run: Callable[[nn.Module, bool], None]
 ) -> dict[str, Callable[[], None]]:
     """Return the run of each of the ``CANDIDATES``: of a model, in bfloat16 or in float32."""
-    sides = [(theirs, False), (ours, False), (ours, True), (theirs, True)]
+    sides = [(plain, False), (fast, False), (fast, True), (plain, True)]
     return {name: partial(run, *side) for name, side in zip(CANDIDATES, sides, strict=True)}
 
 
@@ -142,24 +151,31 @@ def compare_models(
             "shape": options.shape,
             "candidate": name,
             "seconds": seconds,
+            "samples_per_second": SHAPES[options.shape]["shape"][0] / seconds,
             "ratio": times.get(CANDIDATES[0], seconds) / seconds,
             "gflops": rate,
-            "share": rate / matrix_peak(dtype),
+            "share": rate / matrix_peak(dtype, options.device),
         }
-        if options.memory:
+        if options.memory and options.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            runs[name]()
+            row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        elif options.memory:
             row["peak_gb"] = peak_memory(name, arguments)
         rows.append(row)
     report(rows, options)
 
 
-def matrix_peak(dtype: torch.dtype) -> float:
+def matrix_peak(dtype: torch.dtype, device: str = "cpu") -> float:
     """Return the rate of matrix products of this process in GFLOP/s, best of five."""
-    size = 2048
-    matrix = torch.randn(size, size).to(dtype)
+    size = 2048 if device == "cpu" else 8192
+    matrix = torch.randn(size, size).to(device, dtype)
     best = float("inf")
     for _ in range(6):
+        synchronize()
         start = time.perf_counter()
         torch.mm(matrix, matrix)
+        synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
 

@@ -66,7 +66,7 @@ def _work(shape: str, threads: int, half: bool) -> None:
     torch.set_num_threads(threads)
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
-    model, _, x = common.build_pair(shape)
+    _, model, x = common.build_pair(shape)
     x = x.chunk(size)[rank]
     labels = torch.arange(len(x)) % common.SHAPES[shape]["num_class"]
     parallel = model

@@ -1,9 +1,8 @@
-"""Inference on a batch: ours against the textbook's in float32.
+"""Inference on a batch: the plain model and the engine for processors.
 
-    python tests/bench/inference.py [--shape ucla|ntu] [--memory] [--json FILE]
+    python tests/bench/inference.py [--shape ucla|ntu] [--device cuda] [--memory] [--json FILE]
 
-Both in evaluation mode under ``torch.inference_mode``. Ratios are textbook time over ours;
-``share`` is as in ``train_step.py``.
+In evaluation mode under ``torch.inference_mode``. Ratios and ``share`` are as in ``train_step.py``.
 """
 
 import sys
@@ -18,14 +17,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = common.model_parser(__doc__).parse_args(arguments)
     common.set_up(options)
-    ours, theirs, x = common.build_pair(options.shape)
+    plain, fast, x = common.build_pair(options.shape, device=options.device)
 
     def run(model: nn.Module, half: bool) -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             model.eval()(x)
 
-    runs = common.candidates(ours, theirs, run)
-    common.compare_models(runs, lambda: theirs.eval()(x), options, arguments)
+    runs = common.candidates(plain, fast, run)
+    common.compare_models(runs, lambda: plain.eval()(x), options, arguments)
     return 0
 
 

@@ -1,11 +1,11 @@
-"""One training step (forward, loss, backward): ours against the textbook's in float32.
+"""One training step (forward, loss, backward): the plain model and the engine for processors.
 
     python tests/bench/train_step.py [--shape ucla|ntu] [--num-class 1000] [--memory]
-        [--recompute] [--json FILE]
+        [--device cuda] [--recompute] [--json FILE]
 
-Ratios are textbook time over ours. ``share`` is the share of the machine's matrix peak that the
-step's necessary operations reach: those of the textbook's convolutions and products, not the ones
-that are done twice to save memory.
+Ratios are the plain model's time in float32 over each one's. ``share`` is the share of the
+machine's matrix peak that the step's necessary operations reach: those of the plain model, not the
+ones that are done twice to save memory.
 """
 
 import sys
@@ -21,21 +21,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     parser = common.model_parser(__doc__)
     parser.add_argument("--num-class", type=int, help="instead of the benchmark's own")
-    parser.add_argument("--recompute", action="store_true", help="ours in the memory-saving way")
+    parser.add_argument("--recompute", action="store_true", help="in the memory-saving way")
     options = parser.parse_args(arguments)
     common.set_up(options)
-    ours, theirs, x = common.build_pair(
-        options.shape, options.num_class, recompute=options.recompute
+    plain, fast, x = common.build_pair(
+        options.shape, options.num_class, options.device, recompute=options.recompute
     )
-    labels = torch.arange(len(x)) % common.SHAPES[options.shape]["num_class"]
+    labels = torch.arange(len(x), device=x.device) % common.SHAPES[options.shape]["num_class"]
 
     def step(model: nn.Module, half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             loss = F.cross_entropy(model(x), labels)
         loss.backward()
         model.zero_grad()
 
-    steps = common.candidates(ours, theirs, step)
+    steps = common.candidates(plain, fast, step)
     common.compare_models(steps, steps[common.CANDIDATES[0]], options, arguments)
     return 0
 

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model import shares as shares_module
 from model.classifier import Model
-from model.normalization import normalize
-from model.shares import call_on_shares, combine, in_share, is_first, share_out
-from model.threads import pool
+from model.cpu import accelerate
+from model.cpu import threads as threads_module
+from model.cpu.normalization import normalize
+from model.cpu.threads import all_reduce, call_on_shares, is_first, map_on_threads, share_out
 from torchlight import distributed
 
 
@@ -29,13 +29,13 @@ def threads():
 @pytest.fixture(autouse=True)
 def any_size(monkeypatch) -> None:
     """Share out small inputs too."""
-    monkeypatch.setattr(shares_module, "MIN_NUMBERS", 0)
+    monkeypatch.setattr(threads_module, "MIN_NUMBERS", 0)
 
 
 def small_model(**options) -> Model:
     torch.manual_seed(0)
     options = {"channels": (16, 32, 32), "stride": (1, 2, 1), **options}
-    return Model(4, 20, 2, "graph.ucla.Graph", **options).double()
+    return accelerate(Model(4, 20, 2, "graph.ucla.Graph", **options).double())
 
 
 def train_step(model: nn.Module, x: Tensor, *, half: bool = False) -> dict[str, Tensor]:
@@ -97,68 +97,38 @@ def test_autocast_reaches_the_shares(threads) -> None:
     assert (half[name] - exact[name]).norm() < 0.1 * exact[name].norm()
 
 
-@pytest.mark.parametrize("kind", ["forward", "backward", "parameter"])
-def test_hooks_inside_see_the_whole_batch(threads, kind: str) -> None:
-    threads(2)
-    model, seen = small_model(), []
-    if kind == "forward":
-        model.l2.tcn1.register_forward_hook(lambda module, given, result: seen.append(len(result)))
-    elif kind == "backward":
-        model.l2.tcn1.register_full_backward_hook(lambda module, dx, dy: seen.append(len(dy[0])))
-    else:
-        model.l2.gcn1.PA.register_hook(lambda gradient: seen.append(8))
-    train_step(model, torch.randn(4, 3, 12, 20, 2, dtype=torch.float64))
-    assert seen == [8]
-
-
 def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads, monkeypatch) -> None:
     threads(2)
     x = torch.zeros(6, 1)
     assert [len(share) for share in share_out(x)] == [3, 3]
     assert len(share_out(x[:5])) == 1  # one thread would wait for the other
     assert [len(share) for share in share_out(torch.zeros(9, 1))] == [5, 4]
-    assert len(share_out(x.to("meta"))) == 1
-    with torch.no_grad():
-        assert len(share_out(x)) == 1
     threads(9)
-    assert len(share_out(torch.zeros(90, 1))) == 1
+    assert len(share_out(torch.zeros(90, 1))) == 8  # Python calls one operation at a time
     threads(2)
-    monkeypatch.setattr(shares_module, "MIN_NUMBERS", 7)
+    monkeypatch.setattr(threads_module, "MIN_NUMBERS", 7)
     assert len(share_out(x)) == 1
 
 
-class Probe(nn.Module):
-    """Does something in every share."""
-
-    def __init__(self, work) -> None:
-        super().__init__()
-        self.work = work
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.work(x)
-
-
-def test_values_are_joined_once_in_the_order_of_the_shares() -> None:
+def test_values_are_reduced_once_in_the_order_of_the_shares() -> None:
     calls = []
 
-    def join(values):
+    def total_of(values):
         calls.append(values)
         return sum(values)
 
     def work(x: Tensor) -> Tensor:
-        assert in_share()
         assert torch.get_num_threads() == 1
-        total = [combine(x.item() * 10**i, join) for i in range(3)]
+        total = [all_reduce(x.item() * 10**i, total_of) for i in range(3)]
         return x * total[2] + is_first()
 
     shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2, 3)]
-    found = call_on_shares(Probe(work), shares)
+    found = call_on_shares(work, shares, [])
     assert calls == [[1, 2, 3], [10, 20, 30], [100, 200, 300]]
     assert [y.item() for y in found] == [601, 1200, 1800]
     sum(found).backward()
     assert [x.grad.item() for x in shares] == [600] * 3
-    assert not in_share()
-    assert combine(5, list) == [5]
+    assert all_reduce(5, list) == [5]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -166,12 +136,12 @@ def test_what_fails_in_a_share_is_raised_and_holds_up_nobody(failing: int) -> No
     def work(x: Tensor) -> Tensor:
         if x.item() == failing:
             raise ValueError("this share fails")
-        return combine(x, sum)
+        return all_reduce(x, sum)
 
     shares = [torch.tensor(float(i), requires_grad=True) for i in (0, 1)]
     with pytest.raises(ValueError, match="this share fails"):
-        call_on_shares(Probe(work), shares)
-    found = call_on_shares(Probe(lambda x: combine(x.detach(), sum) * x), shares)
+        call_on_shares(work, shares, [])
+    found = call_on_shares(lambda x: all_reduce(x.detach(), sum) * x, shares, [])
     assert [y.item() for y in found] == [0, 1]
 
 
@@ -183,13 +153,13 @@ def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
             time.sleep(0.02)
             return future
 
-    two = pool(2)
-    monkeypatch.setattr(shares_module, "pool", lambda count: SlowPool())
+    two = threads_module._pool(2)
+    monkeypatch.setattr(threads_module, "_pool", lambda count: SlowPool())
     shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
     found = []
 
     def call() -> None:
-        y = call_on_shares(Probe(lambda x: combine(x.detach(), sum) * x), shares)
+        y = call_on_shares(lambda x: all_reduce(x.detach(), sum) * x, shares, [])
         found.append([share.item() for share in y])
 
     callers = [threading.Thread(target=call, daemon=True) for _ in range(3)]
@@ -203,7 +173,7 @@ def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
 def ddp_step(rank: int, count: int, folder: Path) -> None:
     """One step of one of two processes with ``count`` threads; the first writes its gradients."""
     torch.set_num_threads(count)
-    shares_module.MIN_NUMBERS = 0  # this is a process of its own
+    threads_module.MIN_NUMBERS = 0  # this is a process of its own
     store = f"file://{folder}/store{count}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     model = small_model()
@@ -223,9 +193,23 @@ def test_gradients_of_two_processes_are_exchanged(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
+def test_threads_take_over_the_callers_modes_and_leave_it_its_threads(threads) -> None:
+    threads(5)
+
+    def work(number: int):
+        product = torch.mm(torch.ones(2, 2), torch.ones(2, 2))
+        modes = (product.dtype, torch.is_grad_enabled(), product.is_inference())
+        return number, torch.get_num_threads(), modes
+
+    assert map_on_threads(work, 2) == [(i, 2, (torch.float32, True, False)) for i in (0, 1)]
+    assert torch.get_num_threads() == 5
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert map_on_threads(work, 2) == [(i, 2, (torch.bfloat16, False, True)) for i in (0, 1)]
+
+
 def test_a_second_backward_pass_is_refused() -> None:
     shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
-    total = sum(call_on_shares(Probe(lambda x: x * x), shares))
+    total = sum(call_on_shares(lambda x: x * x, shares, []))
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         total.backward()
@@ -253,9 +237,8 @@ def test_unequal_shares_are_normalised_as_one_batch(dtype, pieces: int, widths) 
             found = normalize(parts, norms, residual=own, relu=relu, pieces=pieces)
             return torch.cat(found, dim=1)
 
-        probe = Probe(work)
-        probe.norms = nn.ModuleList(norms)
-        y = torch.cat(call_on_shares(probe, given.split(counts)))
+        parameters = list(nn.ModuleList(norms).parameters())
+        y = torch.cat(call_on_shares(work, given.split(counts), parameters))
         y.backward(direction.to(precision))
         statistics = torch.cat([norm.running_mean for norm in norms])
         variances = torch.cat([norm.running_var for norm in norms])

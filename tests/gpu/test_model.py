@@ -1,0 +1,72 @@
+"""The model on a GPU against itself on the CPU in float64, in every way it is run there."""
+
+import copy
+
+import pytest
+import torch
+from random_models import NTU, randomised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.classifier import Model
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+HEADS = ("koopman", "average")
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Products in float32 without TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def build(head: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = randomised(Model(12, **NTU, head=head, channels=[16, 32, 64], stride=[1, 2, 1]))
+    return model, torch.randn(8, 3, 24, 25, 2)
+
+
+def step(model: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Logits, gradients and logits in evaluation, in float64 on the CPU."""
+    device = x.device.type
+    with torch.autocast(device, dtype, enabled=dtype is not None):
+        logits = model.train()(x)
+        loss = F.cross_entropy(logits, torch.arange(len(x), device=x.device))
+    loss.backward()
+    with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype is not None):
+        evaluated = model.eval()(x)
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    return [value.detach().double().cpu() for value in (logits, gradients, evaluated)]
+
+
+def check(found: list[Tensor], expected: list[Tensor], limit: float) -> None:
+    for mine, wanted in zip(found, expected, strict=True):
+        assert (mine - wanted).norm() < limit * wanted.norm()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(None, 2e-3), (torch.bfloat16, 0.15), (torch.float16, 0.05)]
+)
+def test_parity(head: str, dtype: torch.dtype | None, limit: float) -> None:
+    model, x = build(head)
+    expected = step(copy.deepcopy(model).double(), x.double())
+    check(step(model.cuda(), x.cuda(), dtype), expected, limit)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_recomputing_and_compiling(head: str) -> None:
+    model, x = build(head)
+    model, x = model.cuda(), x.cuda()
+    expected = step(copy.deepcopy(model), x)
+    again = copy.deepcopy(model)
+    for block in again.blocks:
+        block.gcn1.recompute = True
+    check(step(again, x), expected, 1e-4)
+    check(step(torch.compile(model, fullgraph=True), x), expected, 2e-3)
