@@ -47,8 +47,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     )
     check_compatible(config, model, sets)
-    if world.device.type == "cpu":
-        model = plug("model.cpu.accelerate")(model)
+    model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
 
     def start() -> None:
         if config.weights is not None:

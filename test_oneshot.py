@@ -63,8 +63,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
-    if world.device.type == "cpu":
-        model = plug("model.cpu.accelerate")(model)
+    model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
     scorer = SplitScorer(
         queries,
         batch_size=config.test_batch_size,

@@ -46,7 +46,7 @@ class Model(Backbone):
     """
 
     free_arguments: ClassVar = (
-        *("graph", "graph_args"),  # where learning starts
+        *("graph", "graph_args", "init"),  # where learning starts
         *("freeze_koopman", "return_features", "drop_out", "recompute"),
     )
     """What trained weights compute does not depend on these."""

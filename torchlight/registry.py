@@ -106,10 +106,11 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     return Target(name, found, implied)
 
 
-def plug(name: str) -> Callable[[Any], Any]:
-    """Return the function of that dotted name, or the identity where its package was taken out."""
+def plug(name: str, *, wanted: bool = True) -> Callable[[Any], Any]:
+    """Return the function of that dotted name, or the identity: unless it is wanted, and where its
+    package was taken out."""
     package, _, function = name.rpartition(".")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if wanted else None
     if spec is None or spec.origin is None:  # no folder, or a folder without code
         return lambda given: given
     return getattr(importlib.import_module(package), function)
