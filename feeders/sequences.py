@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
+from data.labels import STORE_SUFFIXES
 from data.npz import MappedRows, array_names, find_array, read_array
 from data.skeletons import NTU
 from data.splits import DATA_SETS, NTU60
 from data.store import Store
 
 PERSONS = 2
-_WIDTH = PERSONS * NTU.num_point * 3
+_WIDTHS = [persons * NTU.num_point * 3 for persons in (1, PERSONS)]
+_WHOLE = [(3, NTU.num_point, persons) for persons in (1, PERSONS)]
 _LABEL_BLOCK = 4096  # rows of one-hot labels looked at together
 UNKNOWN_SUBJECT = -1
 
@@ -57,7 +59,10 @@ class StoredSequences(Sequences):
 
 
 class PublishedSequences(Sequences):
-    """A split of a published ``.npz``: x_SPLIT (N, T, 150) and y_SPLIT one-hot (N, classes)."""
+    """A split of a published ``.npz``: x_SPLIT (N, T, 150) and y_SPLIT one-hot (N, classes).
+
+    x_SPLIT may also be (N, T, 75), of one person, or (N, 3, T, 25, M), as 2s-AGCN's data are.
+    """
 
     def __init__(self, path: Path, split: str, *, in_memory: bool) -> None:
         place = find_array(path, f"x_{split}")
@@ -65,11 +70,12 @@ class PublishedSequences(Sequences):
             _check(path, split, place.shape, place.dtype)
             mapped = MappedRows(place)
             self._x: MappedRows | np.ndarray = np.array(mapped[:]) if in_memory else mapped
-            count, self.max_frames = place.shape[:2]
+            shape = place.shape
         else:  # compressed, which cannot be mapped
             self._x = array = read_array(path, f"x_{split}")
             _check(path, split, array.shape, array.dtype)
-            count, self.max_frames = array.shape[:2]
+            shape = array.shape
+        count, self.max_frames = shape[0], shape[1 if len(shape) == 3 else 2]
         if not count:
             raise DataError(f"{path}: x_{split} has no sample")
         self.labels = _read_labels(path, f"y_{split}", count)
@@ -78,7 +84,8 @@ class PublishedSequences(Sequences):
 
     def sequence(self, row: int) -> tuple[np.ndarray, bool]:
         """See Sequences."""
-        frames = self._x[row].reshape(-1, PERSONS, NTU.num_point, 3)
+        x = self._x[row]
+        frames = x.transpose(1, 3, 2, 0) if x.ndim == 4 else x.reshape(len(x), -1, NTU.num_point, 3)
         return np.asarray(frames, dtype=np.float32), False
 
 
@@ -98,6 +105,11 @@ def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: 
         if split not in ("train", "test"):
             raise DataError(f"split: {split!r} is not one of 'train', 'test' ({path})")
         return PublishedSequences(path, split, in_memory=in_memory)
+    if path.suffix not in STORE_SUFFIXES:
+        raise DataError(
+            f"{path}: neither a store (.h5) nor an .npz; arrays of others go into an .npz as "
+            "x_train, y_train, x_test, y_test"
+        )
     if benchmark is None:
         known = ", ".join(Store(path).benchmarks)
         raise DataError(f"benchmark: missing; {path} has {known}")
@@ -117,9 +129,13 @@ def _how_to_make(path: Path) -> str:
 
 def _check(path: Path, split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Refuse what has not the published shape and kind."""
-    if len(shape) != 3 or shape[2] != _WIDTH or dtype.kind != "f":
+    flat = len(shape) == 3 and shape[2] in _WIDTHS
+    whole = len(shape) == 5 and (*shape[1:2], *shape[3:]) in _WHOLE
+    if not (flat or whole) or dtype.kind != "f" or 0 in shape[1:]:
         raise DataError(
-            f"{path}: x_{split} is {dtype} {shape}, expected floats (samples, frames, {_WIDTH})"
+            f"{path}: x_{split} is {dtype} {shape}, expected floats (samples, frames, "
+            f"{max(_WIDTHS)}), (samples, frames, {min(_WIDTHS)}) of one person, or (samples, 3, "
+            f"frames, {NTU.num_point}, persons) of one or two"
         )
 
 

@@ -230,7 +230,7 @@ def test_impossible_arguments(files):
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"x_train": np.zeros((2, 30, 75), "f4"), "y_train": np.eye(2)},
+        {"x_train": np.zeros((2, 30, 76), "f4"), "y_train": np.eye(2)},
         {"x_train": np.zeros((2, 30, 150), "i4"), "y_train": np.eye(2)},
         {"x_train": np.zeros((2, 150), "f4"), "y_train": np.eye(2)},
         {"x_train": np.zeros((2, 30, 150), "f4"), "y_train": np.eye(3)},
@@ -243,3 +243,27 @@ def test_wrong_arrays_are_named(tmp_path, arrays):
     np.savez(tmp_path / "wrong.npz", **arrays)
     with pytest.raises(DataError, match=r"wrong\.npz"):
         Feeder(data_path=tmp_path / "wrong.npz")
+
+
+def test_arrays_of_one_person_and_of_five_axes_are_the_same_samples(tmp_path):
+    x = np.zeros((5, 30, 2, 25, 3), np.float32)
+    x[:, :, 0] = np.random.default_rng(0).normal(size=(5, 30, 25, 3))
+    forms = {
+        "published": x.reshape(5, 30, 150),
+        "one person": x[:, :, 0].reshape(5, 30, 75),
+        "five axes": x.transpose(0, 4, 1, 3, 2),
+        "five axes, one person": x[:, :, :1].transpose(0, 4, 1, 3, 2),
+    }
+    batches = {}
+    for form, array in forms.items():
+        np.savez(tmp_path / f"{form}.npz", x_test=array, y_test=np.eye(5))
+        feeder = Feeder(data_path=tmp_path / f"{form}.npz", split="test", window_size=16)
+        batches[form] = feeder.get_batch(range(5))[0]
+    for form, batch in batches.items():
+        assert np.array_equal(batch, batches["published"]), form
+
+
+def test_what_is_neither_store_nor_npz_is_not_called_damaged(tmp_path):
+    np.save(tmp_path / "train_data.npy", np.zeros((2, 3, 4, 25, 2)))
+    with pytest.raises(DataError, match=r"train_data\.npy: neither a store \(\.h5\) nor an \.npz"):
+        Feeder(data_path=tmp_path / "train_data.npy", split="test", benchmark="xsub")
