@@ -8,7 +8,7 @@ python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weig
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.errors import DataError
@@ -18,19 +18,21 @@ from torchlight import cli, distributed
 from torchlight.card import Card, card_of_run, check_data, with_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, bind, parse
-from torchlight.errors import UserError
-from torchlight.holdout import Subset, held_out_names
+from torchlight.contract import check_compatible
+from torchlight.errors import UserError, told
+from torchlight.holdout import open_splits
+from torchlight.loading import Dataset
 from torchlight.numerics import prepare_torch
 from torchlight.registry import Target, plug, resolve, with_built
-from torchlight.trainer import Trainer, check_compatible
+from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
-SPLIT_KEYS = ("split", "label_path")
+MISTAKES = (DataError, ModelError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``; return the exit status."""
-    return cli.run(lambda stage: _run(argv, stage), (DataError, ModelError))
+    return cli.run(lambda stage: _run(argv, stage), MISTAKES)
 
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
@@ -43,10 +45,12 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     scored_by = _evaluator(config, evaluator, sets["test"])
     check_data(config, sets, feeder, card, classes=scored_by is None)
     allowed = (*OWN_PACKAGES, *config.allow_import)
-    model = model_class.build(
-        with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
+    model = _build("model_args", model_class, arguments)
+    matched = scored_by is not None
+    world.main_first(
+        lambda: check_compatible(config, model, sets, matched=matched, mistakes=MISTAKES)
     )
-    check_compatible(config, model, sets)
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
 
     def start() -> None:
@@ -88,40 +92,24 @@ def _classes(config: Config) -> tuple[Config, Card, Target, Target, Target | Non
     if config.evaluator is not None:
         evaluator = resolve(config.named("evaluator"), config.evaluator, ALIASES, allowed)
         targets["evaluator_args"], given["evaluator_args"] = evaluator, _from_test_set(evaluator)
-        if given["evaluator_args"] and (config.val_fraction or config.val_subjects):
-            raise UserError(
-                f"--val-fraction, --val-subjects: {evaluator.name} scores other classes"
-            )
     config = bind(config, targets, ALIASES, allowed, given)
     return config, card, feeder, model, evaluator
 
 
-def _datasets(config: Config, feeder: Target) -> dict[str, Any]:
-    """The splits of a run by name.
+def _build(key: str, target: Target, arguments: Mapping[str, Any]) -> Any:
+    """Build ``target`` from the value of ``key``; what a class of somebody's raises is one line."""
+    try:
+        return target.build(arguments)
+    except (UserError, *MISTAKES):
+        raise
+    except Exception as error:
+        raise UserError(f"{key}: {target.name}: {told(error)}") from error
 
-    With a part held out, "val" is that part, read as the test split is: by its arguments.
-    """
+
+def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
+    """The splits of a run by name."""
     known = inspect.signature(feeder.cls).parameters
-    seeded = {"seed": config.seed} if "seed" in known else {}
-    sets = {"test": feeder.build({**seeded, **config.test_feeder_args})}
-    if config.phase == "test":
-        return sets
-    sets["train"] = feeder.build({**seeded, **config.train_feeder_args})
-    if config.val_fraction is None and config.val_subjects is None:
-        return sets
-    held = held_out_names(
-        sets["train"],
-        subjects=config.val_subjects,
-        fraction=config.val_fraction,
-        seed=config.seed,
-    )
-    split = {k: v for k, v in config.train_feeder_args.items() if k in SPLIT_KEYS}
-    own = {**(split or {"split": "train"}), **({"augment": False} if "augment" in known else {})}
-    kept = {k: v for k, v in config.test_feeder_args.items() if k not in SPLIT_KEYS}
-    plain = feeder.build({**seeded, **kept, **own})
-    sets["val"] = Subset(plain, held)
-    sets["train"] = Subset(sets["train"], set(sets["train"].sample_names) - held)
-    return sets
+    return open_splits(config, lambda key, given: _build(key, feeder, given), known)
 
 
 def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
@@ -135,10 +123,13 @@ def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
         return None
     given = {}
     for name in _from_test_set(target):
+        unfit = [k for k in ("classes", "val_fraction", "val_subjects") if getattr(config, k)]
+        if unfit:
+            raise UserError(f"{config.named(unfit[0])}: {target.name} scores other classes")
         if not hasattr(test_set, name):
             raise UserError(f"evaluator: {target.name} needs a feeder that knows its {name}")
         given[name] = getattr(test_set, name)
-    return target.build({**config.evaluator_args, **given})
+    return _build("evaluator_args", target, {**config.evaluator_args, **given})
 
 
 def _from_test_set(evaluator: Target) -> list[str]:

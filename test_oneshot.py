@@ -24,6 +24,7 @@ from torchlight import cli, distributed
 from torchlight.card import Card, check_data, with_card
 from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
 from torchlight.config import Config, bind, parse
+from torchlight.contract import prepared
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
@@ -49,18 +50,19 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, start = with_card(config, model_class)
     targets = {"test_feeder_args": feeder, "model_args": model_class}
     config = bind(config, targets, ALIASES, allowed)
+    if config.classes:
+        raise UserError(f"{config.named('classes')}: one-shot tests recognise novel_classes")
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
-    queries = world.main_first(lambda: feeder.build(config.test_feeder_args))
+    queries = world.main_first(lambda: prepared("test", feeder.build(config.test_feeder_args)))
     if not hasattr(queries, "exemplars"):
         raise UserError(
-            f"feeder: {config.feeder} knows no exemplars; one-shot takes feeders.oneshot.Feeder, "
-            "with this one as its base (see config/ucla-oneshot)"
+            f"feeder: {config.feeder} has no exemplars; make it the base of feeders.oneshot.Feeder"
         )
     check_data(config, {"test": queries}, feeder, start, classes=False)
     entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
-    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed)
+    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
     model = model_class.build(_with_classes_of(entries, arguments))
     apply_weights(model, entries, weights, config.ignore_weights)
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)

@@ -7,10 +7,11 @@ import numpy as np
 
 from data import splits, ucla
 from data.errors import DataError
-from data.npz import read_array
+from data.npz import MappedRows, array_names, find_array, read_array
 from data.store import Store
 
 STORE_SUFFIXES = (".h5", ".hdf5")
+_BLOCK = 4096  # rows of one-hot labels looked at together
 
 
 def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
@@ -42,14 +43,78 @@ def _labels_of_published(path: Path) -> dict[str, int]:
     """Labels of the test part of a published data set, whose samples are test_0, test_1, ...
 
     Raises:
-        DataError: the file cannot be read or has no one-hot array ``y_test`` (n, c).
+        DataError: as ``published_labels``.
     """
-    one_hot = read_array(path, "y_test")
-    if (
-        one_hot.dtype.kind not in "fiub"
-        or one_hot.ndim != 2
-        or not len(one_hot)
-        or not ((one_hot != 0).sum(axis=1) == 1).all()
-    ):
-        raise DataError(f"{path}: y_test, of shape {one_hot.shape}, is not one-hot")
-    return {f"test_{i}": label for i, label in enumerate(one_hot.argmax(axis=1).tolist())}
+    labels = published_labels(path, "test").tolist()
+    return {f"test_{i}": label for i, label in enumerate(labels)}
+
+
+def class_numbers(
+    title: str, values: Sequence[int] | np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """``values`` as classes, int64 (n,): numbers (n,), or a column of them.
+
+    Raises:
+        DataError: they are something else than n whole numbers from 0; the first is named.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind not in "iuf" or found.shape not in ((len(names),), (len(names), 1)):
+        raise DataError(
+            f"{title} is {str(found.dtype)[:40]} {found.shape}, expected {len(names)} class numbers"
+        )
+    found = found.reshape(-1)
+    with np.errstate(invalid="ignore"):  # of NaN, which then differs
+        numbers = found.astype(np.int64)
+    wrong = np.flatnonzero((numbers != found) | (numbers < 0))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{title}: sample {names[row]} (row {row}) has label {found[row]}; "
+            f"labels are whole numbers from 0"
+        )
+    return numbers
+
+
+def published_labels(path: Path, split: str, count: int | None = None) -> np.ndarray:
+    """Classes, int64 (n,), of an ``.npz``'s ``y_SPLIT``: one-hot (n, classes), or class numbers.
+
+    Args:
+        count: what n must be, where it is known.
+
+    Raises:
+        DataError: the file cannot be read, or the array is something else; the first row that is
+            wrong is named.
+    """
+    name = f"y_{split}"
+    y = _array(path, name)
+    rows = len(y) if y.ndim else 0
+    if not rows or y.ndim > 2 or y.dtype.kind not in "fiub" or rows != (count or rows):
+        raise DataError(
+            f"{path}: {name} is {y.dtype} {y.shape}, expected labels of "
+            f"{count or 'some'} samples (it has {', '.join(array_names(path))})"
+        )
+    names = [f"{split}_{row}" for row in range(rows)]
+    if y.ndim == 1 or (y.shape[1] == 1 and not _one_class(path)):
+        return class_numbers(f"{path}: {name}", y, names)
+    blocks = [np.asarray(y[i : i + _BLOCK]) for i in range(0, rows, _BLOCK)]
+    for start, block in zip(range(0, rows, _BLOCK), blocks, strict=True):
+        others = np.count_nonzero(block, axis=1)
+        wrong = np.flatnonzero((others != 1) | ((block == 1).sum(axis=1) != 1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise DataError(
+                f"{path}: {name} is not one-hot: sample {names[start + row]} (row {start + row}) "
+                f"has {others[row]} entries other than 0, which add up to {block[row].sum():g}"
+            )
+    return np.concatenate([block.argmax(axis=1) for block in blocks])
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    place = find_array(path, name)
+    return MappedRows(place)[:] if place and place.shape else read_array(path, name)
+
+
+def _one_class(path: Path) -> bool:
+    """Whether labels one wide are one-hot, of a single class, rather than a column of numbers."""
+    names = [name for name in array_names(path) if name in ("y_train", "y_test")]
+    return all(bool((_array(path, name) == 1).all()) for name in names)

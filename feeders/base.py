@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.labels import class_numbers
 
 
 class BatchFeeder(ABC):
@@ -31,7 +32,7 @@ class BatchFeeder(ABC):
         described_by: for each key of it, the arguments that decide it.
 
     Raises:
-        DataError: ``repeat`` is not a whole number of at least 1.
+        DataError: ``repeat`` is not a whole number of at least 1, or a label none from 0.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class BatchFeeder(ABC):
         seed: int = 0,
     ) -> None:
         self.sample_names = sample_names
-        self.labels = np.asarray(labels, dtype=np.int64)
+        self.labels = class_numbers("labels", labels, sample_names)
         self.subjects = np.asarray(subjects, dtype=np.int64)
         self.repeat = at_least_one("repeat", repeat)
         self.seed = seed

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError
-from data.labels import STORE_SUFFIXES
-from data.npz import MappedRows, array_names, find_array, read_array
+from data.labels import STORE_SUFFIXES, published_labels
+from data.npz import MappedRows, find_array, read_array
 from data.skeletons import NTU
 from data.splits import DATA_SETS, NTU60
 from data.store import Store
@@ -15,7 +15,6 @@ from data.store import Store
 PERSONS = 2
 _WIDTHS = [persons * NTU.num_point * 3 for persons in (1, PERSONS)]
 _WHOLE = [(3, NTU.num_point, persons) for persons in (1, PERSONS)]
-_LABEL_BLOCK = 4096  # rows of one-hot labels looked at together
 UNKNOWN_SUBJECT = -1
 
 
@@ -78,7 +77,7 @@ class PublishedSequences(Sequences):
         count, self.max_frames = shape[0], shape[1 if len(shape) == 3 else 2]
         if not count:
             raise DataError(f"{path}: x_{split} has no sample")
-        self.labels = _read_labels(path, f"y_{split}", count)
+        self.labels = published_labels(path, split, count)
         self.names = [f"{split}_{row}" for row in range(count)]  # as published
         self.subjects = np.full(count, UNKNOWN_SUBJECT)
 
@@ -137,22 +136,3 @@ def _check(path: Path, split: str, shape: tuple[int, ...], dtype: np.dtype) -> N
             f"{max(_WIDTHS)}), (samples, frames, {min(_WIDTHS)}) of one person, or (samples, 3, "
             f"frames, {NTU.num_point}, persons) of one or two"
         )
-
-
-def _read_labels(path: Path, name: str, count: int) -> np.ndarray:
-    """Classes, int64 (n,), of a one-hot array (n, classes) or of plain class numbers (n,)."""
-    place = find_array(path, name)
-    y = MappedRows(place)[:] if place else read_array(path, name)
-    shape, dtype = y.shape, y.dtype
-    if len(shape) not in (1, 2) or shape[0] != count or dtype.kind not in "fiub":
-        found = ", ".join(array_names(path))
-        raise DataError(
-            f"{path}: {name} is {dtype} {shape}, expected {count} rows (it has {found})"
-        )
-    blocks = [np.asarray(y[i : i + _LABEL_BLOCK]) for i in range(0, count, _LABEL_BLOCK)]
-    if len(shape) == 1:
-        return np.concatenate(blocks).astype(np.int64)
-    for block in blocks:
-        if (np.count_nonzero(block, axis=1) != 1).any():
-            raise DataError(f"{path}: {name} is not one-hot")
-    return np.concatenate([block.argmax(axis=1) for block in blocks])

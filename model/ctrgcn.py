@@ -18,7 +18,8 @@ from model.errors import ModelError
 CHANNELS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 """Output channels of the ten published blocks."""
 RELATION_REDUCTION = 8
-"""C_in / R; raw coordinates (3, or 9 with motion) get R = 8 themselves."""
+"""C_in / R; raw coordinates (3, or 9 with motion) get R = 8 themselves, and so does what has fewer
+than 8 channels, such as poses in the image plane."""
 RAW_CHANNELS = (3, 9)
 UNIT_NORM_SCALE = 1e-6
 """A graph unit starts as its residual: its batch norm's scale starts here."""
@@ -34,7 +35,8 @@ class RefinedGraphConvolution(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        reduced = 8 if in_channels in RAW_CHANNELS else in_channels // RELATION_REDUCTION
+        raw = in_channels in RAW_CHANNELS or in_channels < RELATION_REDUCTION
+        reduced = 8 if raw else in_channels // RELATION_REDUCTION
         self.conv1 = nn.Conv2d(in_channels, reduced, 1)
         self.conv2 = nn.Conv2d(in_channels, reduced, 1)
         self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
@@ -277,8 +279,8 @@ class Backbone(nn.Module):
             return x
         expected = f"(N, {c}, T, {v}, {m})" + (f" or (N, T, {v * c})" if m == 1 else "")
         raise ModelError(
-            f"model: expected input {expected} = (batch, channels, frames, joints, persons),"
-            f" got {tuple(x.shape)}"
+            f"model: expected input {expected} = "
+            f"(batch, in_channels, frames, num_point, num_person), got {tuple(x.shape)}"
         )
 
 

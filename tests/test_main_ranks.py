@@ -85,10 +85,11 @@ def test_a_rank_that_hangs_is_named_although_it_lives(ranks):
 @pytest.mark.slow
 def test_a_rank_that_fails_tells_the_others_why(ranks):
     run = ranks(feeder={"fail_rank": 1})
-    assert run.statuses([0, 1]) == [1, 1]
+    assert run.statuses([0, 1]) == [1, 2]
     (line,) = lines(run.said(0))
     assert line.startswith("error: rank 1 (")
-    assert "failed: OSError: the reading head is worn out" in line
+    assert "failed: train split: sample train_" in line
+    assert "OSError: the reading head is worn out" in line
 
 
 @pytest.mark.slow

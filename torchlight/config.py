@@ -30,7 +30,7 @@ from .cli import Parser
 from .distributed import add_launcher_flags, launched_size
 from .errors import UserError, printable
 from .files import atomic_write, expanded
-from .registry import Aliases, Target, binding_faults, fitted_arguments, nearest
+from .registry import Aliases, Target, binding_faults, fitted_arguments, look_beside, nearest
 from .untrusted import read_bounded
 from .values import Loader, Plain, fitted, meaning
 
@@ -113,6 +113,9 @@ class Config(BaseModel):
     train_feeder_args: dict[str, Any] = Field(default_factory=dict)
     test_feeder_args: dict[str, Any] = Field(default_factory=dict)
     num_worker: NotNegative = Field(2, description="loading processes a rank; 0: none")
+    classes: list[NotNegative] | None = Field(
+        None, description="labels to keep, numbered anew in this order, in all splits"
+    )
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="share of the training split held out to choose the best epoch"
     )
@@ -197,6 +200,8 @@ class Config(BaseModel):
                 "{val_fraction} and {val_subjects} exclude each other; say --val-fraction None "
                 "or --val-subjects None"
             )
+        if self.classes is not None and not 0 < len(self.classes) == len(set(self.classes)):
+            raise ValueError("{classes} are not one or more different classes")
         if self.nesterov and self.optimizer != "SGD":
             raise ValueError("{nesterov} is for SGD, not for {optimizer}; say --nesterov False")
         if self.step != sorted(set(self.step)):
@@ -325,6 +330,7 @@ def parse(
         notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
         config = config.model_copy(update={"device": "cuda"})
     config._origin = replace(config._origin, notes=tuple(notes))
+    look_beside(config.allow_import, [Path.cwd(), Path(path).resolve().parent])
     return config, path
 
 
@@ -447,7 +453,9 @@ def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, s
         fields = Config.model_fields.items()
         shown = {k: origin.shown(k, found.get(k, known.default)) for k, known in fields}
         return key, message.format_map(shown)
-    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {entry['input']!r:.80}"
+    written = origin.written.get(key)
+    got = str(written) if len(parts) == 1 and isinstance(written, str) else entry["input"]
+    return key, f"{title}: {message[:1].lower()}{message[1:]}, got {got!r:.80}"
 
 
 def _is_branch(part: int | str) -> bool:

@@ -30,13 +30,11 @@ _PROBES = 8
 
 
 class Dataset(Protocol):
-    """What the engine asks of data: ``dataset[i]`` is (inputs, label, index).
+    """What the engine reads: n named samples, a batch at a time (see ``torchlight.contract``).
 
-    ``sample_names`` are n distinct names; ``labels`` their n labels; index i belongs to sample
-    i % n. Optional: ``set_epoch(epoch)``; ``get_batch(indices)``, the same samples stacked;
-    ``subjects``, for holding some out; ``class_names``; ``description``, a flat mapping of what
-    training, testing and weights must agree in, and ``described_by``, for each of its keys the
-    arguments that decide it.
+    Index i belongs to sample i % n. Optional: ``set_epoch(epoch)``, ``subjects``, ``class_names``;
+    ``description``, a flat mapping of what training, testing and weights must agree in, and
+    ``described_by``, for each of its keys the arguments that decide it.
     """
 
     sample_names: Sequence[str]
@@ -44,7 +42,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Any, int, int]: ...
+    def get_batch(self, indices: Sequence[int]) -> tuple[Any, Any, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -158,6 +156,16 @@ class EvalBatches(Sampler[list[int]]):
             yield list(range(start, min(start + self.batch_size, self.length)))
 
 
+def read(dataset: Dataset, indices: Sequence[int]) -> Batch:
+    """Inputs float32, labels and indices of a batch."""
+    inputs, labels, own = dataset.get_batch(indices)
+    return (
+        torch.as_tensor(inputs, dtype=torch.float32),
+        torch.as_tensor(labels),
+        torch.as_tensor(own),
+    )
+
+
 class _BatchFetcher:
     """A dataset read a batch at a time, in workers that learn of a new epoch.
 
@@ -178,12 +186,7 @@ class _BatchFetcher:
         if epoch != self._told and hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
         self._told = epoch
-        if hasattr(self.dataset, "get_batch"):
-            inputs, labels, own = self.dataset.get_batch(indices)
-        else:
-            inputs, labels, own = zip(*(self.dataset[i] for i in indices), strict=True)
-            inputs = torch.stack([torch.as_tensor(x) for x in inputs])
-        return torch.as_tensor(inputs), torch.as_tensor(labels), torch.as_tensor(own)
+        return read(self.dataset, indices)
 
 
 def identity_of(dataset: Dataset) -> Identity:

@@ -11,11 +11,13 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, told
 from .values import fitted_argument, meaning, type_fault
 
 Aliases = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -67,6 +69,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
+def look_beside(packages: Iterable[str], folders: Iterable[Path]) -> None:
+    """Let Python find ``packages``, which the user allowed, in ``folders``, as the last of all.
+
+    So nothing in a folder can take the place of a module that is found without it; and a folder
+    that has none of the packages is not looked into.
+    """
+    for folder in map(str, folders):
+        there = any(_has_package(Path(folder), package) for package in packages)
+        if there and folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _has_package(folder: Path, package: str) -> bool:
+    found = (folder / package).is_dir() or (folder / f"{package}.py").is_file()
+    return package.isidentifier() and found
+
+
 def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Target:
     """Find the class that ``name`` (the value of the configuration's ``key``) stands for.
 
@@ -85,16 +104,21 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
     if parts[0] not in set(allowed):
         raise UserError(
             f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
-            f"to import it, say --allow-import {parts[0]}"
+            f"to import it, say --allow-import {parts[0]}{nearest(name, aliases)}"
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if not f"{ours}.".startswith(f"{error.name}."):  # something that the module needs
+            raise UserError(f'{key}: "{name}": {told(error)}') from error
         known = [*aliases, *(target for target, _ in aliases.values())]
+        there = ", ".join(sorted({n for n in known if n.split(".")[0] == parts[0]}))
+        where = f"{parts[0]} has {there}" if there else "put it beside the YAML"
         raise UserError(
-            f'{key}: "{name}" is not here ({error}){nearest(name, known)}; {parts[0]} has '
-            f"{', '.join(sorted({n for n in known if n.split('.')[0] == parts[0]})) or 'no other'}"
+            f'{key}: "{name}" is not here ({error}){nearest(name, known)}; {where}'
         ) from error
+    except (Exception, SystemExit) as error:  # whatever somebody's module does when imported
+        raise UserError(f'{key}: "{name}": {told(error)}') from error
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
         classes = [n for n, v in vars(module).items() if isinstance(v, type)]
@@ -117,7 +141,12 @@ def plug(name: str, *, wanted: bool = True) -> Callable[[Any], Any]:
 
 
 def with_built(
-    key: str, arguments: Mapping[str, Any], part: str, aliases: Aliases, allowed: Iterable[str]
+    key: str,
+    arguments: Mapping[str, Any],
+    part: str,
+    aliases: Aliases,
+    allowed: Iterable[str],
+    where: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """``arguments`` (the value of ``key``) with the dotted name ``part`` built.
 
@@ -128,11 +157,11 @@ def with_built(
     """
     given = dict(arguments)
     if isinstance(given.get(part), str):
-        target = resolve(f"{key}.{part}", given[part], aliases, allowed)
+        target = resolve(where(f"{key}.{part}"), given[part], aliases, allowed)
         own = given.pop(f"{part}_args", None) or {}
         if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
             raise UserError(f"{key}.{part}_args: {own!r:.80} is no mapping of names to values")
-        faults = binding_faults(f"{key}.{part}_args", target, own)
+        faults = binding_faults(f"{key}.{part}_args", target, own, where)
         if faults:
             raise UserError("; ".join(faults))
         given[part] = target.build(own)

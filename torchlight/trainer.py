@@ -44,26 +44,6 @@ from .workdir import Begun, WorkDir
 BEST = "best.pt"
 
 
-def check_compatible(config: Config, model: nn.Module, datasets: dict[str, Dataset]) -> None:
-    """Faults between data and model that would otherwise show up late.
-
-    Raises:
-        UserError: an empty split, a label that the model has no class for, inputs that the model
-            does not take.
-    """
-    classes = getattr(model, "num_class", None)
-    for part, dataset in datasets.items():
-        if len(dataset) == 0:
-            raise UserError(f"the {part} split has no samples")
-        highest = int(np.max(dataset.labels))
-        scored_by_model = part == "train" or config.evaluator is None
-        if classes is not None and scored_by_model and highest >= classes:
-            raise UserError(
-                f"model_args.num_class is {classes}, but the {part} split has label {highest}; "
-                f"it must be at least {highest + 1}"
-            )
-
-
 class Trainer:
     """Everything a run needs, composed; ``fit`` and ``test`` are the two phases."""
 

@@ -183,7 +183,7 @@ def _text_readings(text: str) -> Iterator[Any]:
         if number in (0, 1):
             yield bool(number)
     if nothing or _TRUTH.get(word) is False:
-        yield "off"  # as a choice, where other words for it are none
+        yield from ("off", None)  # as a choice, where other words for it are none; or as nothing
 
 
 def _branches(kind: Any) -> list[Any]:

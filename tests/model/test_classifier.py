@@ -38,6 +38,12 @@ def test_every_parameter_gets_a_gradient(arguments: dict[str, Any]) -> None:
     assert all(before_a_norm.search(name) for name in zero)
 
 
+def test_poses_in_two_dimensions_have_relations_too() -> None:
+    model = Model(4, **SMALL, in_channels=2)
+    for relation in model.get_submodule("l1").gcn1.convs:
+        assert relation.conv1.weight.shape == (8, 2, 1, 1)
+
+
 def test_second_stage_trains_all_but_k() -> None:
     model = randomised(Model(4, **SMALL, freeze_koopman=True))
     before = model.K.clone()

@@ -5,8 +5,9 @@ import pytest
 import torch
 import toy
 
+from torchlight.contract import prepared
 from torchlight.errors import UserError
-from torchlight.holdout import Subset, held_out_names
+from torchlight.holdout import held_out_names, subset
 from torchlight.loading import BatchPlan, EvalBatches, Loader, TrainBatches, plan_batches
 
 
@@ -77,7 +78,9 @@ def test_every_test_sample_is_seen_once_in_the_same_batches(world):
 def test_samples_do_not_depend_on_workers_and_change_with_the_epoch(workers):
     plain = toy.Feeder(seed=3)
     batches = TrainBatches(len(plain), BatchPlan(8, 1, 1), 0, seed=1)
-    loader = Loader(toy.Feeder(seed=3), batches, workers=workers, pin_memory=False)
+    loader = Loader(
+        prepared("train", toy.Feeder(seed=3)), batches, workers=workers, pin_memory=False
+    )
     for epoch in (0, 1, 0):
         plain.set_epoch(epoch)
         for inputs, labels, indices in loader.epoch(epoch):
@@ -103,23 +106,22 @@ class Repeated(toy.Feeder):
 
 @pytest.mark.parametrize("kind", [toy.Feeder, Repeated])
 def test_held_out_part_and_the_rest_make_up_the_split(kind):
-    dataset = kind(split="test")
+    dataset = prepared("test", kind(split="test"))
     held = held_out_names(dataset, subjects=None, fraction=0.2, seed=1)
     assert held == held_out_names(dataset, subjects=None, fraction=0.2, seed=1)
     assert held != held_out_names(dataset, subjects=None, fraction=0.2, seed=2)
-    val, rest = Subset(dataset, held), Subset(dataset, set(dataset.sample_names) - held)
+    val = subset("val", dataset, held)
+    rest = subset("train", dataset, set(dataset.sample_names) - held)
     assert sorted(val.sample_names + rest.sample_names) == sorted(dataset.sample_names)
     assert len(val) + len(rest) == len(dataset)
     counts = np.bincount(val.labels)
     assert counts.max() - counts.min() <= 1  # drawn class by class
     for i in (0, len(val) - 1):
-        inputs, label, index = val[i]
+        inputs, label, index = val.get_batch([i])
         name = val.sample_names[i % len(val.sample_names)]
         original = dataset.sample_names.index(name)
-        assert (label, index) == (dataset.labels[original], i)
-        batch = val.get_batch([i])
-        assert np.array_equal(batch[0][0], inputs)
-        assert batch[2].tolist() == [i]
+        assert (label.tolist(), index.tolist()) == ([dataset.labels[original]], [i])
+        assert np.array_equal(inputs[0], dataset.points[original])
 
 
 def test_subjects_are_held_out_whole():
@@ -132,7 +134,7 @@ def test_subjects_are_held_out_whole():
 
 @pytest.mark.parametrize(
     ("subjects", "fraction", "expected"),
-    [([9], None, "no subject"), ([0, 1, 2, 3], None, "whole"), (None, 0.001, "val_fraction")],
+    [([9], None, "no subject"), ([0, 1, 2, 3], None, "whole"), (None, 0.001, "--val-fraction")],
 )
 def test_an_impossible_holdout_is_an_error(subjects, fraction, expected):
     with pytest.raises(UserError, match=expected):

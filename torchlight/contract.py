@@ -1,0 +1,358 @@
+"""What a dataset must give; what is derived where it does not; what is checked before training.
+
+A plain map-style dataset will do. It needs:
+
+* ``len(dataset)``, at least 1;
+* ``dataset[i]``: ``(inputs, label)`` or ``(inputs, label, i)``. Inputs are numbers, an array or a
+  tensor of any type (the model sees float32), of one shape within a batch and as the model takes
+  them. A label is a whole number from 0 to ``num_class - 1``.
+
+It may have:
+
+* ``labels`` (or ``label``, or ``targets``): the labels of all n samples; without them every sample
+  is read once to learn its label. ``sample_names`` (or ``sample_name``): n different names; without
+  them train_0, train_1, ... ``len(dataset)`` may be a multiple of n, to see each sample several
+  times in an epoch; index i is then sample i % n;
+* ``class_names``: ``num_class`` of them, for the reports. ``subjects``: n whole numbers, for
+  ``val_subjects``. ``set_epoch(epoch)``: called before an epoch, in the loading processes too.
+  ``get_batch(indices)``: (inputs, labels, indices) stacked; faster where samples are cheap.
+  ``description`` and ``described_by``: see ``torchlight.card``.
+
+Random numbers should be drawn from (epoch, index) alone: a run then does not depend on the number
+of loading processes, or on interruptions.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .config import Config
+from .distributed import launched_rank
+from .errors import UserError, printable, told
+from .evaluation import logits_of
+from .loading import Dataset, read
+
+_LABELS = ("labels", "label", "targets")
+_NAMES = ("sample_names", "sample_name")
+_SHOWN = 12
+"""Class ids that are written out in a message; more of them are given as a range."""
+
+
+class View:
+    """Samples of a dataset, by names and labels of their own; repeats and randomness stay.
+
+    Whatever else the dataset has (``set_epoch``, say) is to be had from the view as well.
+
+    Args:
+        split: what messages call it.
+        dataset: of n samples, or a multiple where each is seen several times.
+        names, labels: of all n samples.
+        rows: the samples to show; None means all.
+        class_names: by label; None means the dataset's, where it has some.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        dataset: Any,
+        names: Sequence[str],
+        labels: np.ndarray,
+        rows: np.ndarray | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        rows = np.arange(len(names)) if rows is None else rows
+        repeats = np.arange(len(dataset) // len(names))
+        self._split, self._dataset = split, dataset
+        self._indices = (repeats[:, None] * len(names) + rows).ravel()
+        self.sample_names: Sequence[str] = [names[row] for row in rows.tolist()]
+        self.labels = labels[rows]
+        if hasattr(dataset, "subjects"):
+            self.subjects = np.asarray(dataset.subjects)[rows]
+        self.class_names = class_names or getattr(dataset, "class_names", None)
+        for name in ("description", "described_by"):
+            value = getattr(dataset, name, None)
+            setattr(self, name, value if isinstance(value, Mapping) else {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also while a copy is made, before there is a dataset
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def get_batch(self, indices: Sequence[int]) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Inputs stacked, labels, and ``indices`` as they were asked for."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        own = self._indices[wanted]
+        labels = self.labels[wanted % len(self.labels)]
+        if not hasattr(self._dataset, "get_batch"):
+            return self._stacked(own.tolist(), labels.tolist()), labels, wanted
+        try:
+            return self._dataset.get_batch(own)[0], labels, wanted
+        except Exception as error:
+            if type(error).__module__ != "builtins":  # made for the user, as a rule
+                raise
+            first = self.sample_names[int(wanted[0]) % len(self.labels)]
+            raise UserError(
+                f"{self._split} split: a batch of {len(own)} samples, the first of them {first}, "
+                f"cannot be read: {told(error)}"
+            ) from error
+
+    def _stacked(self, indices: list[int], labels: list[int]) -> np.ndarray:
+        samples: list[np.ndarray] = []
+        for i, expected in zip(indices, labels, strict=True):
+            title = _title(self._split, self.sample_names[i % len(self.labels)])
+            inputs, label = _sample(self._dataset, i, title, len(self.labels))
+            if _class_number(label) != expected:
+                raise UserError(f"{title}: its label is {expected}, but dataset[{i}] says {label}")
+            if samples and inputs.shape != samples[0].shape:
+                raise UserError(
+                    f"{title} has shape {inputs.shape}, others {samples[0].shape}; a batch needs "
+                    f"samples of one shape"
+                )
+            samples.append(inputs)
+        return np.stack(samples)
+
+
+def prepared(split: str, dataset: Any) -> Dataset:
+    """``dataset`` as the engine reads it: names and labels are derived where it has none.
+
+    Raises:
+        UserError: it is no map-style dataset, is empty, or its labels or names are not in order.
+    """
+    count = _length(split, dataset)
+    names, labels = _column(split, dataset, *_NAMES), _column(split, dataset, *_LABELS)
+    subjects = _column(split, dataset, "subjects")
+    first, counted = names or labels or ("len(dataset)", range(count))
+    n = len(counted)
+    for key, column in filter(None, (names, labels, subjects)):
+        if len(column) != n or not n or count % n:
+            other = f"{first} has {n}" if len(column) != n else f"len(dataset) is {count}"
+            raise UserError(f"{split} split: {key} has {len(column)} entries, but {other}")
+    named = [str(name) for name in names[1]] if names else [f"{split}_{i}" for i in range(n)]
+    twice = [name for name, times in Counter(named).items() if times > 1]
+    if twice:
+        raise UserError(f"{split} split: {twice[0]} names several samples; names must differ")
+    numbers = _class_numbers(
+        split, named, labels[1] if labels else _read_labels(split, dataset, named)
+    )
+    classes = _column(split, dataset, "class_names")
+    if classes is None and getattr(dataset, "class_names", None) is not None:
+        raise UserError(f"{split} split: class_names is no list of names")
+    return View(split, dataset, named, numbers, None, classes and [str(c) for c in classes[1]])
+
+
+def _length(split: str, dataset: Any) -> int:
+    kind = type(dataset)
+    for method in ("__len__", "__getitem__"):
+        if not hasattr(kind, method):
+            raise UserError(
+                f"feeder: {kind.__module__}.{kind.__name__} has no {method}; a dataset needs "
+                f"__len__ and __getitem__ (see torchlight/contract.py)"
+            )
+    try:
+        count = len(dataset)
+    except Exception as error:
+        raise UserError(f"{split} split: its length: {told(error)}") from error
+    if count == 0:
+        raise UserError(f"the {split} split has no samples")
+    return count
+
+
+def _column(split: str, dataset: Any, *names: str) -> tuple[str, list[Any]] | None:
+    """The first of the attributes ``names`` that lists something, and what it lists."""
+    for name in names:
+        try:
+            value = getattr(dataset, name, None)
+        except Exception as error:
+            raise UserError(f"{split} split: its {name}: {told(error)}") from error
+        if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim:
+            return name, value.tolist()
+        if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+            return name, list(value)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """``value``, of an array or a tensor the numbers alone."""
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        value = value.tolist()
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _class_number(value: Any) -> int | None:
+    """``value`` as a class, a whole number from 0; None where it is none."""
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if 0 <= value < 2**31 and value == int(value) else None
+
+
+def _class_numbers(split: str, names: Sequence[str], values: Sequence[Any]) -> np.ndarray:
+    numbers = [_class_number(value) for value in values]
+    if None in numbers:
+        row = numbers.index(None)
+        raise UserError(
+            f"{split} split: sample {names[row]} (row {row}) has label "
+            f"{printable(repr(_plain(values[row])))}; labels are whole numbers from 0"
+        )
+    return np.array(numbers, dtype=np.int64)
+
+
+def _read_labels(split: str, dataset: Any, names: Sequence[str]) -> list[Any]:
+    """The labels of all samples, which only the samples themselves know."""
+    silent = None if launched_rank() == 0 else True
+    rows = tqdm(range(len(names)), f"labels of the {split} split", disable=silent, leave=False)
+    return [_sample(dataset, i, _title(split, names[i]), len(names))[1] for i in rows]
+
+
+def _title(split: str, name: str) -> str:
+    return f"{split} split: sample {name}"
+
+
+def _sample(dataset: Any, index: int, title: str, n: int) -> tuple[np.ndarray, Any]:
+    """Inputs and label of ``dataset[index]``.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    try:
+        found = dataset[index]
+    except Exception as error:
+        raise UserError(f"{title} cannot be read: {told(error)}") from error
+    if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
+        size = f" of {len(found)}" if isinstance(found, (tuple, list)) else ""
+        raise UserError(
+            f"{title}: dataset[{index}] is a {type(found).__name__}{size}, expected "
+            f"(inputs, label) or (inputs, label, index)"
+        )
+    if len(found) == 3 and _class_number(found[2]) not in (index, index % n):
+        raise UserError(
+            f"{title}: the third part of dataset[{index}] is {printable(found[2])}, expected the "
+            f"index {index}; (inputs, label) will do as well"
+        )
+    return _numbers(found[0], title), found[1]
+
+
+def _numbers(inputs: Any, title: str) -> np.ndarray:
+    """Inputs as an array of numbers.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        if isinstance(inputs, torch.Tensor):
+            inputs = inputs.detach().cpu().float()
+        array = np.asarray(inputs)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{title}: its inputs are no array: {told(error)}") from error
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{title}: its inputs are {array.dtype} {array.shape}, expected numbers")
+    return array
+
+
+def check_compatible(
+    config: Config,
+    model: nn.Module,
+    datasets: Mapping[str, Dataset],
+    *,
+    matched: bool = False,
+    mistakes: tuple[type[Exception], ...] = (),
+) -> None:
+    """Find what would otherwise show up late, with labels or with the inputs of the first samples.
+
+    Args:
+        datasets: prepared, by split.
+        matched: an evaluator scores what is tested, by classes of its own.
+        mistakes: exceptions whose message is made for the user.
+
+    Raises:
+        UserError: a label that the model has no class for, inputs that the model does not take or
+            that are not finite, class names or ``classes`` of another number than its classes.
+    """
+    classes = 0
+    scored = {split: own for split, own in datasets.items() if split == "train" or not matched}
+    for split, dataset in datasets.items():
+        n = len(dataset.sample_names)
+        if split != "train" and len(dataset) != n:
+            raise UserError(
+                f"{split} split: {len(dataset)} samples, but {n} names and labels; each sample is "
+                f"scored once, so that there is nothing to repeat"
+            )
+    for split, dataset in scored.items():
+        classes = _try(config, model, split, dataset, mistakes)
+    known = hasattr(model, "num_class")
+    named = f"model_args.num_class is {classes}" if known else f"the model has {classes} classes"
+    wanted = len(config.classes or ())
+    if scored and config.classes is not None and classes != wanted:
+        raise UserError(f"{named}, but classes lists {wanted}; say --model-args num_class={wanted}")
+    for split, dataset in scored.items():
+        above = np.flatnonzero(dataset.labels >= classes)
+        if len(above):
+            row = int(above[0])
+            raise UserError(
+                f"{named}, but the {split} split has label {dataset.labels[row]} (sample "
+                f"{dataset.sample_names[row]}); {_advice(classes, scored)}"
+            )
+        names = getattr(dataset, "class_names", None)
+        if names is not None and len(names) != classes:
+            raise UserError(
+                f"{named}, but the {split} split has {len(names)} class_names; "
+                f"say --model-args num_class={len(names)}, or mend the names"
+            )
+
+
+def _try(
+    config: Config,
+    model: nn.Module,
+    split: str,
+    dataset: Dataset,
+    mistakes: tuple[type[Exception], ...],
+) -> int:
+    """Let ``model`` score the first sample; return the number of classes it has scores for."""
+    inputs, _, _ = read(dataset, [0])
+    title = _title(split, dataset.sample_names[0])
+    if config.on_nonfinite == "stop" and not bool(inputs.isfinite().all()):
+        raise UserError(f"{title} has inputs that are not finite (NaN or infinite)")
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            logits = logits_of(model.eval()(inputs))
+    except Exception as error:
+        why = str(error) if isinstance(error, mistakes) else told(error)
+        shape = tuple(inputs.shape[1:])
+        raise UserError(f"{title}, of shape {shape}, does not fit the model: {why}") from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"model: gives {found} for one sample, expected logits (1, classes)")
+    return logits.shape[1]
+
+
+def _advice(classes: int, datasets: Mapping[str, Dataset]) -> str:
+    """What to do about labels that are not below ``classes``."""
+    there = sorted({int(label) for d in datasets.values() for label in np.unique(d.labels)})
+    within = [label for label in there if label < classes]
+    keep = f"to keep the labels say --model-args num_class={there[-1] + 1}"
+    if there[0] == 1 and there[-1] == classes:
+        return f"labels seem to count from 1: say --classes {_ids(there)}"
+    if len(there) == classes:
+        return f"to number these {classes} classes from 0 say --classes {_ids(there)}; {keep}"
+    if len(within) == classes:
+        return f"{keep}; to leave such samples out say --classes {_ids(within)}"
+    return keep
+
+
+def _ids(classes: Sequence[int]) -> str:
+    """Class ids as a shell takes them."""
+    in_a_row = len(classes) == classes[-1] - classes[0] + 1
+    if len(classes) > _SHOWN and in_a_row:
+        return f"$(seq {classes[0]} {classes[-1]})"
+    return " ".join(map(str, classes))
