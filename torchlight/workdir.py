@@ -223,7 +223,7 @@ def _starts_over(config: Config) -> bool:
 
 def _may_replace(copy: Path, file: Path) -> bool:
     """Whether ``copy`` is a resolved configuration of a run, and not the file that began this."""
-    if not copy.is_file() or copy.is_symlink() or (file.exists() and copy.samefile(file)):
+    if not copy.is_file() or (file.exists() and copy.samefile(file)):
         return False
     with open(copy, "rb") as stream:
         return stream.read(len(RESOLVED)) == RESOLVED.encode()
