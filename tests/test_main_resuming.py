@@ -140,6 +140,8 @@ def test_a_report_says_which_weights_it_scored(config_file, tmp_path, capsys):
     epoch, step, file = found["best"]
     assert file == "best.pt"
     assert (work / f"runs-{epoch}-{step}.pt").read_bytes() == (work / file).read_bytes()
+    assert train(path, work, "--phase", "test", "--weights", str(work / file)) == 0
+    assert f"test of {work / file} (epoch {epoch}, step {step}): " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("stop", "epochs"), [(None, 4), (14, 3), (12, 2)])

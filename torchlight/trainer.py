@@ -142,7 +142,10 @@ class Trainer:
         with contextlib.closing(self._work_dir):
             self._note_precision()
             evaluation = self._scorer(self.test_set)(self.model, "test")
-            self._publish(evaluation, TEST_STEM, f"test of {self.config.weights}", scores=True)
+            made, title = self._card.training, f"test of {self.config.weights}"
+            if made.keys() >= {"epoch", "global_step"}:
+                title += " " + printable(f"(epoch {made['epoch']}, step {made['global_step']})")
+            self._publish(evaluation, TEST_STEM, title, scores=True)
 
     # -- set-up -----------------------------------------------------------------------------
 
