@@ -47,6 +47,20 @@ def bone_parents(skeleton: Skeleton) -> np.ndarray:
     return parents
 
 
+def mirror_joints(skeleton: Skeleton) -> np.ndarray:
+    """Return for every joint the one that a mirror shows in its place, int64 (V,).
+
+    Left and right are told apart by the joints' names.
+    """
+    number = {name: joint for joint, name in enumerate(skeleton.joint_names)}
+    other = {"left": "right", "right": "left"}
+    mirrored = np.arange(skeleton.num_point)
+    for name, joint in number.items():
+        side, _, rest = name.partition(" ")
+        mirrored[joint] = number.get(f"{other.get(side, side)} {rest}", joint)
+    return mirrored
+
+
 # Kinect v2 (Shahroudy et al., NTU RGB+D, CVPR 2016, figure 1).
 NTU = Skeleton(
     name="ntu",

@@ -12,12 +12,13 @@ from data import ucla
 from data.errors import DataError
 from data.oneshot import choose_exemplars
 from feeders import feeder_ucla
-from feeders.base import BatchFeeder, at_least_one, one_of
+from feeders.arguments import at_least_one, one_of
+from feeders.dataset import SkeletonDataset, Source
 
 SPLITS = ("train", "test", "exemplar")
 
 
-class Feeder(BatchFeeder):
+class Feeder(SkeletonDataset):
     """One part of a data set that is cut by class.
 
     The samples of one or more ordinary splits are pooled. Those of the classes that are not novel
@@ -25,7 +26,8 @@ class Feeder(BatchFeeder):
     exemplars and the others are queries, the ``test`` part. Only the train part is augmented.
 
     Labels are positions: in the train part among the classes left, in rising order; in the other
-    parts among ``novel_classes``, in the order given. ``class_names`` has the original labels.
+    parts among ``novel_classes``, in the order given. ``class_names`` has the original labels and
+    the actions' names.
 
     Args:
         split: "train", "test" (the queries) or "exemplar".
@@ -41,7 +43,7 @@ class Feeder(BatchFeeder):
         seed: of all random numbers.
 
     Attributes:
-        class_names: original labels, as text, by label here.
+        class_names: original label and name, by label here.
 
     Raises:
         DataError: an impossible argument, a novel class without samples, a missing exemplar.
@@ -72,57 +74,32 @@ class Feeder(BatchFeeder):
             "seed": seed,
         }
         augmented = split == "train" if augment is None else augment
-        self._bases = _pool(base, base_args or {}, pool, augmented, seed)
-        names = [name for part in self._bases for name in part.sample_names]
-        labels = np.concatenate([part.labels for part in self._bases])
+        bases = _pool(base, base_args or {}, pool, augmented, seed)
+        names = [name for part in bases for name in part.sample_names]
+        labels = np.concatenate([part.labels for part in bases])
         if len(set(names)) != len(names):
             raise DataError(f"pool: splits {list(pool)} share samples; name each split once")
         classes, rows = _part(split, names, labels, novel_classes, exemplars, shots)
-        position = {label: i for i, label in enumerate(classes)}
+        first = bases[0]
+        known = getattr(first, "class_names", None)
         super().__init__(
-            sample_names=[names[row] for row in rows],
-            labels=[position[int(labels[row])] for row in rows],
-            subjects=np.concatenate([part.subjects for part in self._bases])[rows],
-            repeat=_repeats(self._bases[0]),
+            _Pooled([part.source for part in bases], rows, classes, known),
+            transforms=first.transforms,
+            streams=first.streams,
+            repeat=first.repeat,
             seed=seed,
         )
-        for key, value in self._bases[0].description.items():
-            decided = {f"base_args.{k}": v for k, v in self._bases[0].described_by[key].items()}
+        for key, value in first.description.items():
+            decided = {f"base_args.{k}": v for k, v in first.described_by[key].items()}
             self.describe(key, value, **decided)
         if novel_classes:  # none, where the file for training was cut before
-            self.describe(
-                "novel_classes", sorted(novel_classes), novel_classes=sorted(novel_classes)
-            )
-        self.class_names = [str(label) for label in classes]
-        counts = [len(part.sample_names) for part in self._bases]
-        self._source = np.repeat(np.arange(len(counts)), counts)[rows]
-        self._row = np.concatenate([np.arange(count) for count in counts])[rows]
+            novel = sorted(novel_classes)
+            self.describe("novel_classes", novel, novel_classes=novel)
 
     @property
     def exemplars(self) -> "Feeder":
         """The exemplars that belong to this split."""
         return Feeder(split="exemplar", **self._arguments)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the random numbers of ``epoch``."""
-        super().set_epoch(epoch)
-        for part in self._bases:
-            part.set_epoch(epoch)
-
-    def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        repetition = indices // len(self.sample_names)
-        batch: np.ndarray | None = None
-        for source, part in enumerate(self._bases):
-            chosen = np.flatnonzero(self._source[rows] == source)
-            if len(chosen) == 0:
-                continue
-            own = self._row[rows[chosen]] + repetition[chosen] * len(part.sample_names)
-            x, _, _ = part.get_batch(own)
-            if batch is None:
-                batch = np.empty((len(rows), *x.shape[1:]), dtype=x.dtype)
-            batch[chosen] = x
-        assert batch is not None, "a batch has samples"
-        return batch
 
 
 class UclaFeeder(Feeder):
@@ -181,6 +158,39 @@ class UclaFeeder(Feeder):
         )
 
 
+class _Pooled:
+    """The samples ``rows`` of several sources, one after the other; see ``feeders.dataset.Source``.
+
+    Labels are positions among ``classes``.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        rows: np.ndarray,
+        classes: Sequence[int],
+        known: Sequence[str] | None,
+    ) -> None:
+        self.skeleton = sources[0].skeleton
+        counts = [len(source.names) for source in sources]
+        self._sources = sources
+        self._source = np.repeat(np.arange(len(counts)), counts)[rows].tolist()
+        self._row = np.concatenate([np.arange(count) for count in counts])[rows].tolist()
+        names = [name for source in sources for name in source.names]
+        self.names = [names[row] for row in rows]
+        self.subjects = np.concatenate([source.subjects for source in sources])[rows]
+        position = {label: i for i, label in enumerate(classes)}
+        labels = np.concatenate([source.labels for source in sources])[rows]
+        self.labels = np.array([position[label] for label in labels.tolist()], dtype=np.int64)
+        self.class_names: list[str] | None = [
+            f"{label} {known[label]}" if known else str(label) for label in classes
+        ]
+
+    def clip(self, row: int) -> np.ndarray:
+        """Joints (C, T, V, M) of sample ``row``."""
+        return self._sources[self._source[row]].clip(self._row[row])
+
+
 def _part(
     split: str,
     names: list[str],
@@ -219,11 +229,7 @@ def _part(
 def _pool(
     base: str | type, arguments: dict[str, Any], pool: Sequence[str], augment: bool, seed: int
 ) -> list[Any]:
-    """The underlying data set, a feeder for each of its splits.
-
-    Samples of different splits have the same indices, and so would have the same random numbers:
-    each split has a seed of its own.
-    """
+    """The underlying data set, a feeder for each of its splits."""
     made = _class_of(base) if isinstance(base, str) else base
     known = inspect.signature(made).parameters
     unknown = [str(name) for name in arguments if name not in known]
@@ -234,10 +240,7 @@ def _pool(
     if absent:
         raise DataError(f"base_args: {made.__module__} needs {', '.join(absent)}")
     common = {"augment": augment, **arguments} if "augment" in known else arguments
-    return [
-        made(**{**common, "split": split, "seed": seed + number})
-        for number, split in enumerate(pool)
-    ]
+    return [made(**{**common, "split": split, "seed": seed}) for split in pool]
 
 
 def _class_of(base: str) -> type:
@@ -249,13 +252,8 @@ def _class_of(base: str) -> type:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise DataError(f"base: {base!r}: {error}") from error
-    if not isinstance(found, type) or not issubclass(found, BatchFeeder):
+    if not isinstance(found, type) or not issubclass(found, SkeletonDataset):
         raise DataError(f"base: module {module_name} has no class {attribute!r} that is a feeder")
-    if inspect.isabstract(found) or issubclass(found, Feeder):
+    if found is SkeletonDataset or issubclass(found, Feeder):
         raise DataError(f"base: {base!r} reads no data set")
     return found
-
-
-def _repeats(feeder: Any) -> int:
-    """How often a feeder shows each sample in an epoch."""
-    return len(feeder) // len(feeder.sample_names)

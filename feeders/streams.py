@@ -1,9 +1,14 @@
-"""The four streams of a skeleton sequence: joint, bone, joint motion, bone motion.
+"""The streams of a skeleton sequence: joint, bone, joint motion, bone motion; one or several fused.
 
-Arrays are (..., T, V, M): time, joint and person are the last three axes, whatever leads.
+Arrays are (..., C, T, V, M). Several streams are concatenated as input channels, in the order
+given.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+
+from data.errors import DataError
 
 
 def stream_name(as_bones: bool, as_motion: bool) -> str:
@@ -12,7 +17,7 @@ def stream_name(as_bones: bool, as_motion: bool) -> str:
 
 
 def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Return each joint minus its parent, (..., T, V, M); ``parents`` is int (V,).
+    """Return each joint minus its parent; ``parents`` is int (V,).
 
     The skeleton's centre is its own parent, so that its bone is zero.
     """
@@ -20,8 +25,57 @@ def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
 
 
 def motion(positions: np.ndarray) -> np.ndarray:
-    """Return the next frame minus this one, (..., T, V, M); the last frame's motion is zero."""
-    steps = np.zeros_like(positions)
+    """Return the next frame minus this one; the last frame's motion is zero."""
+    steps = np.empty_like(positions)
     following, current = positions[..., 1:, :, :], positions[..., :-1, :, :]
     np.subtract(following, current, out=steps[..., :-1, :, :])
+    steps[..., -1, :, :] = 0
     return steps
+
+
+STREAMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "joint": lambda joints, parents: joints,
+    "bone": bones,
+    "joint_motion": lambda joints, parents: motion(joints),
+    "bone_motion": lambda joints, parents: motion(bones(joints, parents)),
+}
+"""By name: a function of joints (..., C, T, V, M) and parents (V,). A new stream is a line here."""
+
+SPELLINGS = {"motion": "joint_motion", "bone motion": "bone_motion", "joint motion": "joint_motion"}
+"""Published and short spellings."""
+
+
+def stream_names(streams: str | Sequence[str]) -> tuple[str, ...]:
+    """The streams asked for, in our spelling.
+
+    Raises:
+        DataError: none, one twice, or one that there is not.
+    """
+    given = [streams] if isinstance(streams, str) else list(streams)
+    names = tuple(SPELLINGS.get(name, name) for name in given)
+    unknown = [name for name in names if name not in STREAMS]
+    if unknown or not names or len(set(names)) < len(names):
+        fault = f"{unknown[0]!r} is" if unknown else f"{given} are"
+        raise DataError(f"streams: {fault} not distinct ones of {', '.join(STREAMS)}")
+    return names
+
+
+def published_streams(
+    streams: str | Sequence[str] | None, *, bone: bool = False, vel: bool = False
+) -> tuple[str, ...]:
+    """The streams of a feeder that also takes the published ``bone`` and ``vel``.
+
+    Raises:
+        DataError: both spellings are used, or see ``stream_names``.
+    """
+    if streams is None:
+        return (("bone_motion" if vel else "bone") if bone else "joint_motion" if vel else "joint",)
+    if bone or vel:
+        raise DataError("streams: give either streams or the published bone and vel, not both")
+    return stream_names(streams)
+
+
+def fused(joints: np.ndarray, names: Sequence[str], parents: np.ndarray) -> np.ndarray:
+    """The streams of joints (..., C, T, V, M), one after the other on the channel axis."""
+    parts = [STREAMS[name](joints, parents) for name in names]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-4)

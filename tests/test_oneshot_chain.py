@@ -12,7 +12,7 @@ from launch import run
 from data.preparation import command as ntu_cli
 from data.splits import EXEMPLARS, NOVEL_ACTIONS, NTU120
 from data.store import Store
-from feeders.sequences import open_sequences
+from feeders.sources import open_ntu
 
 pytestmark = pytest.mark.slow
 
@@ -85,12 +85,11 @@ def _published(folder: Path) -> tuple[Path, list[str]]:
     for part, splits in (("train", ["train"]), ("test", ["exemplar", "test"])):
         frames = []
         for split in splits:
-            source = open_sequences(store, "oneshot", split, in_memory=False)
+            source = open_ntu(store, "oneshot", split, in_memory=False)
             for row, name in enumerate(source.names):
-                joints, copied = source.sequence(row)
+                clip = source.clip(row).transpose(1, 3, 2, 0)
                 padded = np.zeros((source.max_frames, 2, 25, 3), np.float32)
-                padded[: len(joints), : joints.shape[1]] = joints
-                padded[:, 1] = padded[:, 0] if copied else padded[:, 1]
+                padded[: len(clip), : clip.shape[1]] = clip
                 frames.append(padded.reshape(len(padded), -1))
                 names[part].append(name)
         arrays[f"x_{part}"] = np.stack(frames)

@@ -69,7 +69,7 @@ def test_files_agree_with_each_other_and_with_the_training_run(
     assert command.main(_words(run, tmp_path)) == 0
     printed = capsys.readouterr().out
     header, *rows = _table(tmp_path / "oneshot_distances.csv")
-    assert header == ["sample", "true", "0", "3", "6"]
+    assert header == ["sample", "true", "0 wave", "3 jump", "6 pick up"]
     distances = np.array([row[2:] for row in rows], dtype=float)
     predicted = [header[2 + i] for i in distances.argmin(axis=1)]
     true = [row[1] for row in rows]

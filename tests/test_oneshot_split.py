@@ -10,10 +10,11 @@ from toy_ucla import write_ucla
 from data import demo
 from data.errors import DataError
 from data.oneshot import choose_exemplars
+from data.skeletons import Skeleton
 from data.splits import EXEMPLARS, NOVEL_ACTIONS, NTU120, parse_name
 from data.store import write_store
 from feeders import feeder_demo, feeder_ntu
-from feeders.base import BatchFeeder
+from feeders.dataset import ArraySource, SkeletonDataset
 from feeders.oneshot import Feeder
 from model.published import ALIASES
 from torchlight.registry import resolve
@@ -21,8 +22,8 @@ from torchlight.registry import resolve
 PROTOCOL = tuple(action - 1 for action in NOVEL_ACTIONS)
 
 
-class Toy(BatchFeeder):
-    """Six samples a class and split; x holds the row, the index, the epoch and augmentation."""
+class Toy(SkeletonDataset):
+    """Six samples a class and split; x holds split, row, a random number and augmentation."""
 
     classes = 5
 
@@ -30,20 +31,22 @@ class Toy(BatchFeeder):
         self, *, split: str, repeat: int = 1, augment: bool | None = None, seed: int = 0
     ) -> None:
         rows = range(6 * self.classes)
-        # Name order and row order differ.
-        super().__init__(
-            sample_names=[f"{split}-{(7 * row) % len(rows):02d}" for row in rows],
-            labels=[row % self.classes for row in rows],
-            subjects=[row // self.classes for row in rows],
-            repeat=repeat,
-            seed=seed,
-        )
-        self.augment = split == "train" if augment is None else augment
+        augmented = split == "train" if augment is None else augment
 
-    def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        facts = [rows, indices, np.full(len(rows), self.epoch), np.full(len(rows), self.augment)]
-        facts.append(np.full(len(rows), self.seed))
-        return np.stack(facts, axis=1).astype(np.float32)[..., None, None, None]
+        def spoil(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            return np.concatenate(
+                [x, np.full_like(x[:1], rng.random()), np.full_like(x[:1], augmented)]
+            )
+
+        source = ArraySource(
+            Skeleton("point", 1, (), 0),
+            # Name order and row order differ.
+            [f"{split}-{(7 * row) % len(rows):02d}" for row in rows],
+            [row % self.classes for row in rows],
+            [row // self.classes for row in rows],
+            [np.array([split == "test", row], "f4")[:, None, None, None] for row in rows],
+        )
+        super().__init__(source, transforms=[spoil], repeat=repeat, seed=seed)
 
 
 def _ntu_names() -> list[str]:
@@ -85,17 +88,12 @@ def test_ntu_protocol_on_made_up_samples() -> None:
 def _everyone(names: list[str]) -> type:
     """The class of a feeder of these samples, without their movements."""
 
-    class Base(BatchFeeder):
+    class Base(SkeletonDataset):
         def __init__(self, *, split: str, seed: int = 0) -> None:
-            super().__init__(
-                sample_names=names,
-                labels=[int(name[-3:]) - 1 for name in names],
-                subjects=[int(name[9:12]) for name in names],
-                seed=seed,
-            )
-
-        def _sequences(self, indices: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            return rows.astype(np.float32)[:, None, None, None, None]
+            labels = [int(name[-3:]) - 1 for name in names]
+            subjects = [int(name[9:12]) for name in names]
+            point = Skeleton("point", 1, (), 0)
+            super().__init__(ArraySource(point, names, labels, subjects, []), seed=seed)
 
     return Base
 
@@ -124,24 +122,21 @@ def test_parts_of_a_pooled_data_set() -> None:
         assert feeder.sample_names == sorted(feeder.sample_names)
         feeder.set_epoch(4)
         batch, labels, indices = feeder.get_batch(range(len(feeder)))
+        assert len(np.unique(batch[:, 2])) == len(batch), "repeats have numbers of their own"
         for x, label, index in zip(batch, labels, indices, strict=True):
             own, own_label, own_index = feeder[int(index)]
             np.testing.assert_array_equal(own, x)
             assert (own_label, own_index) == (label, index)
-            row, base_index, epoch, augmented, seed = x[:, 0, 0, 0].astype(int)
+            in_test, row, _, augmented = x[:, 0, 0, 0].astype(float)
+            base = bases["test" if in_test else "train"]
             name = feeder.sample_names[index % len(feeder.sample_names)]
-            base = bases[name.split("-")[0]]
-            assert base.sample_names[row] == name
-            repetition = index // len(feeder.sample_names)
-            assert base_index == row + repetition * len(base.sample_names)
-            assert base.subjects[row] == feeder.subjects[index % len(feeder.sample_names)]
+            assert base.sample_names[int(row)] == name
+            assert base.subjects[int(row)] == feeder.subjects[index % len(feeder.sample_names)]
             original = [0, 2, 4][label] if part == "train" else [3, 1][label]
-            assert base.labels[row] == original == int(feeder.class_names[label])
-            assert (epoch, bool(augmented)) == (4, part == "train")
-            assert seed == (name.split("-")[0] == "test")
+            assert base.labels[int(row)] == original == int(feeder.class_names[label])
+            assert bool(augmented) == (part == "train")
     exemplars = parts["test"].exemplars
     assert exemplars.sample_names == parts["exemplar"].sample_names
-    assert not exemplars._bases[0].augment
     for label in (0, 1):
         of_class = [
             n for p in ("exemplar", "test")
@@ -196,7 +191,7 @@ def test_rules() -> None:
         ({"split": "val"}, "'val' is not one of"),
         ({"base": "os.path.join"}, "base: 'os.path.join'"),
         ({"base": "feeders.absent.Feeder"}, "No module"),
-        ({"base": "feeders.base.at_least_one"}, "no class 'at_least_one'"),
+        ({"base": "feeders.arguments.at_least_one"}, "no class 'at_least_one'"),
         ({"base_args": {"repat": 2}}, "takes no repat"),
         ({"pool": ["train", "train"]}, "share samples"),
     ],

@@ -62,7 +62,7 @@ def plain_training_sample(feeder, frames, index):
     """The recipe, step by step, with the numbers the feeder draws for ``index``."""
     from feeders.randomness import sample_generator
 
-    drawn = sample_generator(feeder.seed, feeder.epoch, index).random(3 + feeder.window_size)
+    drawn = sample_generator(feeder.seed, feeder.epoch, index).random(3 + 52)
     tilt, yaw = np.deg2rad(120 * drawn[:2] - 60)
     about_x = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
     about_y = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeders.randomness import sample_generator, sample_uniforms
+from feeders.randomness import KeyedGenerator, sample_generator
 
 integers = st.integers(-(2**63), 2**63 - 1)
 
@@ -20,11 +20,12 @@ def test_same_place_same_numbers(seed, epoch, index):
 
 
 @given(seed=integers, epoch=integers, indices=st.lists(integers, max_size=6))
-def test_batch_equals_the_single_samples(seed, epoch, indices):
-    batch = sample_uniforms(seed, epoch, indices, 7)
-    assert batch.shape == (len(indices), 7)
-    for row, index in zip(batch, indices, strict=True):
-        assert np.array_equal(row, sample_generator(seed, epoch, index).random(7))
+def test_a_moved_generator_equals_new_ones(seed, epoch, indices):
+    moved = KeyedGenerator()
+    for index in indices:
+        new, at = sample_generator(seed, epoch, index), moved.at(seed, epoch, index)
+        assert np.array_equal(at.random(7), new.random(7))
+        assert at.integers(1000) == new.integers(1000)  # leaves half a word behind
 
 
 def test_neighbouring_places_share_no_number():
@@ -34,7 +35,8 @@ def test_neighbouring_places_share_no_number():
 
 
 def test_numbers_are_uniform_across_indices():
-    first = sample_uniforms(seed=3, epoch=1, indices=range(20_000), count=2)
+    moved = KeyedGenerator()
+    first = np.array([moved.at(3, 1, index).random(2) for index in range(20_000)])
     counts, _ = np.histogram(first[:, 0], bins=20, range=(0, 1))
     chi_square = ((counts - 1000.0) ** 2 / 1000.0).sum()
     assert chi_square < 45.0  # 99.9 % quantile for 19 degrees of freedom is 43.8

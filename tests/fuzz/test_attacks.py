@@ -311,7 +311,7 @@ def test_what_the_user_allows_is_not_written_where_it_allows_the_next_run(tmp_pa
     assert "--allow-import toy" in refused(main_multigpu.main, "--config", saved)
 
 
-@pytest.mark.parametrize("name", ["feeders.oneshot.Feeder", "feeders.base.BatchFeeder"])
+@pytest.mark.parametrize("name", ["feeders.oneshot.Feeder", "feeders.dataset.SkeletonDataset"])
 def test_a_base_that_reads_no_data_is_refused(name):
     with pytest.raises(DataError, match="reads no data set"):
         oneshot_feeder.Feeder(split="train", novel_classes=[0], base=name)

@@ -1,13 +1,15 @@
-"""Where the NTU feeder gets its sequences: our store or a published ``.npz``, both mapped."""
+"""Where NTU clips come from: our store or a published ``.npz``, both read through a memory map."""
 
-from abc import ABC, abstractmethod
+import copy
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
+from data.actions import NTU_ACTIONS
 from data.errors import DataError
 from data.labels import STORE_SUFFIXES, published_labels
-from data.npz import MappedRows, find_array, read_array
+from data.npz import ArrayPlace, MappedRows, find_array, read_array
 from data.skeletons import NTU
 from data.splits import DATA_SETS, NTU60
 from data.store import Store
@@ -18,25 +20,33 @@ _WHOLE = [(3, NTU.num_point, persons) for persons in (1, PERSONS)]
 UNKNOWN_SUBJECT = -1
 
 
-class Sequences(ABC):
-    """The samples of one split, cheap to pickle.
+class NtuSource:
+    """The clips of one split; cheap to pickle. See ``feeders.dataset.Source``.
 
     Attributes:
-        names: list of n. labels, subjects: int64 (n,); subject -1 where it is not known.
         max_frames: frames of the longest sample of the data set.
     """
 
+    skeleton = NTU
     names: list[str]
     labels: np.ndarray
     subjects: np.ndarray
     max_frames: int
+    class_names: list[str] | None = None
 
-    @abstractmethod
-    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
-        """Joints float32 (T, A, 25, 3), A = 1 or 2, and whether the one actor counts twice."""
+    def first(self, count: int) -> Self:
+        """The first ``count`` samples alone."""
+        fewer = copy.copy(self)
+        for name in ("names", "labels", "subjects"):
+            setattr(fewer, name, getattr(self, name)[:count])
+        return fewer
+
+    def clip(self, row: int) -> np.ndarray:
+        """Joints float32 (3, T, 25, M), M = 1 or 2."""
+        raise NotImplementedError
 
 
-class StoredSequences(Sequences):
+class StoreSource(NtuSource):
     """A split of a benchmark in a store."""
 
     def __init__(self, path: Path, benchmark: str, split: str, *, in_memory: bool) -> None:
@@ -50,45 +60,47 @@ class StoredSequences(Sequences):
         self.labels = self._store.labels[self._rows]
         self.subjects = self._store.subjects[self._rows]
         self.max_frames = self._store.max_frames
+        self.class_names = list(NTU_ACTIONS[: self._store.num_class])
 
-    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
-        """See Sequences."""
+    def clip(self, row: int) -> np.ndarray:
+        """See NtuSource. A lone actor that is to be shown twice is a view, M = 2."""
         number = int(self._rows[row])
-        return self._store.sequence(number), bool(self._store.copied[number])
+        x = self._store.sequence(number).transpose(3, 0, 2, 1)
+        return np.broadcast_to(x, (*x.shape[:3], PERSONS)) if self._store.copied[number] else x
 
 
-class PublishedSequences(Sequences):
+class NpzSource(NtuSource):
     """A split of a published ``.npz``: x_SPLIT (N, T, 150) and y_SPLIT one-hot (N, classes).
 
     x_SPLIT may also be (N, T, 75), of one person, or (N, 3, T, 25, M), as 2s-AGCN's data are.
     """
 
     def __init__(self, path: Path, split: str, *, in_memory: bool) -> None:
-        place = find_array(path, f"x_{split}")
-        if place is not None:
-            _check(path, split, place.shape, place.dtype)
-            mapped = MappedRows(place)
-            self._x: MappedRows | np.ndarray = np.array(mapped[:]) if in_memory else mapped
-            shape = place.shape
-        else:  # compressed, which cannot be mapped
-            self._x = array = read_array(path, f"x_{split}")
-            _check(path, split, array.shape, array.dtype)
-            shape = array.shape
-        count, self.max_frames = shape[0], shape[1 if len(shape) == 3 else 2]
+        name = f"x_{split}"
+        place = find_array(path, name)
+        found = read_array(path, name) if place is None else place  # compressed, it is not mapped
+        _check(path, split, found.shape, found.dtype)
+        rows = MappedRows(found) if isinstance(found, ArrayPlace) else found
+        self._x = np.array(rows[:]) if in_memory else rows
+        count, self.max_frames = found.shape[0], found.shape[1 if len(found.shape) == 3 else 2]
         if not count:
             raise DataError(f"{path}: x_{split} has no sample")
         self.labels = published_labels(path, split, count)
+        labels = find_array(path, f"y_{split}")
+        if labels is not None and labels.shape[1:] in ((60,), (len(NTU_ACTIONS),)):
+            self.class_names = list(NTU_ACTIONS[: labels.shape[1]])
         self.names = [f"{split}_{row}" for row in range(count)]  # as published
         self.subjects = np.full(count, UNKNOWN_SUBJECT)
 
-    def sequence(self, row: int) -> tuple[np.ndarray, bool]:
-        """See Sequences."""
+    def clip(self, row: int) -> np.ndarray:
+        """See NtuSource."""
         x = self._x[row]
-        frames = x.transpose(1, 3, 2, 0) if x.ndim == 4 else x.reshape(len(x), -1, NTU.num_point, 3)
-        return np.asarray(frames, dtype=np.float32), False
+        if x.ndim == 2:
+            x = x.reshape(len(x), -1, NTU.num_point, 3).transpose(3, 0, 2, 1)
+        return np.asarray(x, dtype=np.float32)
 
 
-def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: bool) -> Sequences:
+def open_ntu(path: Path, benchmark: str | None, split: str, *, in_memory: bool) -> NtuSource:
     """Open a store (``.h5``) or a published ``.npz``.
 
     Raises:
@@ -103,7 +115,7 @@ def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: 
             raise DataError(f"benchmark: {path} is a published .npz of one benchmark; leave it out")
         if split not in ("train", "test"):
             raise DataError(f"split: {split!r} is not one of 'train', 'test' ({path})")
-        return PublishedSequences(path, split, in_memory=in_memory)
+        return NpzSource(path, split, in_memory=in_memory)
     if path.suffix not in STORE_SUFFIXES:
         raise DataError(
             f"{path}: neither a store (.h5) nor an .npz; arrays of others go into an .npz as "
@@ -112,7 +124,7 @@ def open_sequences(path: Path, benchmark: str | None, split: str, *, in_memory: 
     if benchmark is None:
         known = ", ".join(Store(path).benchmarks)
         raise DataError(f"benchmark: missing; {path} has {known}")
-    return StoredSequences(path, benchmark, split, in_memory=in_memory)
+    return StoreSource(path, benchmark, split, in_memory=in_memory)
 
 
 def _how_to_make(path: Path) -> str:

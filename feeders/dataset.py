@@ -1,0 +1,166 @@
+"""The one dataset: clips of a source, a list of transforms, one or several streams.
+
+    source (names, labels, clips)  ->  transforms  ->  streams  ->  x (C, T, V, M) float32
+
+A sample is a function of (seed, epoch, index) alone, whichever process or worker makes it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from data.labels import class_numbers
+from data.skeletons import Skeleton, bone_parents
+from feeders.arguments import at_least_one
+from feeders.randomness import KeyedGenerator
+from feeders.streams import fused, stream_names
+
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Source(Protocol):
+    """Where clips come from: one split of one data set.
+
+    Attributes:
+        skeleton: the body.
+        names: n distinct names. labels, subjects: int64 (n,); subject -1 where it is not known.
+        class_names: one a class, or None.
+    """
+
+    @property
+    def skeleton(self) -> Skeleton: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def subjects(self) -> np.ndarray: ...
+    @property
+    def class_names(self) -> Sequence[str] | None: ...
+
+    def clip(self, row: int) -> np.ndarray:
+        """Joints (C, T, V, M) of sample ``row``, float32 or float64; not to be written to."""
+
+
+class SkeletonDataset:
+    """One split as tensors.
+
+    Sample ``i`` of ``len(dataset)`` is clip ``i % n``, so that every repetition has random numbers
+    of its own.
+
+    Args:
+        source: of the clips.
+        transforms: applied in this order; the last must leave all clips the same length.
+        streams: "joint", "bone", "joint_motion", "bone_motion", or several of them, which are
+            concatenated as input channels.
+        repeat: how often each clip is seen in an epoch.
+        seed: of all random numbers.
+        dtype: of x: "float32", or "float64" for comparisons.
+
+    Attributes:
+        sample_names, labels, subjects, class_names: the source's.
+        description: what training, testing and weights must agree in, in plain words.
+        described_by: for each key of it, the arguments that decide it.
+
+    Raises:
+        DataError: an argument has an impossible value, or a label is no whole number from 0.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        transforms: Sequence[Transform] = (),
+        streams: str | Sequence[str] = ("joint",),
+        repeat: int = 1,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        self.source, self.transforms = source, list(transforms)
+        self.streams = stream_names(streams)
+        self.sample_names, self._count = source.names, len(source.names)
+        self.labels = class_numbers("labels", source.labels, source.names)
+        self.subjects = np.asarray(source.subjects, dtype=np.int64)
+        if source.class_names is not None:
+            self.class_names = source.class_names
+        self.repeat = at_least_one("repeat", repeat)
+        self.seed, self.epoch, self.dtype = seed, 0, dtype
+        self._parents = bone_parents(source.skeleton)
+        self._random = KeyedGenerator()
+        self.description: dict[str, Any] = {}
+        self.described_by: dict[str, dict[str, Any]] = {}
+        self.describe("skeleton", source.skeleton.name)
+        self.describe("streams", list(self.streams), streams=list(self.streams))
+
+    def describe(self, key: str, value: Any, **arguments: Any) -> None:
+        """Add to the description, with the arguments that decide it."""
+        self.description[key], self.described_by[key] = value, arguments
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of ``epoch``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count * self.repeat
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, int]:
+        """Return (x (C, T, V, M), label, index).
+
+        Raises:
+            IndexError: ``index`` is not in [0, len(dataset)).
+        """
+        x, labels, _ = self.get_batch([index])
+        return x[0], int(labels[0]), index
+
+    def get_batch(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (x (N, C, T, V, M), labels int64 (N,), indices int64 (N,)), N >= 1.
+
+        Row for row the same bits as ``dataset[i]``.
+
+        Raises:
+            IndexError: an index is not in [0, len(dataset)).
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if ((wanted < 0) | (wanted >= len(self))).any():
+            raise IndexError(f"index outside [0, {len(self)})")
+        clips = [self._transformed(index) for index in wanted.tolist()]
+        joints = np.empty((len(clips), *clips[0].shape), dtype=clips[0].dtype)
+        for place, clip in zip(joints, clips, strict=True):
+            place[...] = clip
+        x = fused(joints, self.streams, self._parents)
+        return x.astype(self.dtype, copy=False), self.labels[wanted % self._count], wanted
+
+    def _transformed(self, index: int) -> np.ndarray:
+        x = self.source.clip(index % self._count)
+        rng = self._random.at(self.seed, self.epoch, index)
+        for transform in self.transforms:
+            x = transform(x, rng)
+        return x
+
+
+class ArraySource:
+    """Clips that are in memory.
+
+    Args:
+        clips: arrays (C, T, V, M).
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        names: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        subjects: Sequence[int] | np.ndarray,
+        clips: Sequence[np.ndarray],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        self.skeleton, self.names, self.clips = skeleton, list(names), clips
+        self.labels, self.subjects = np.asarray(labels), np.asarray(subjects, dtype=np.int64)
+        self.class_names = None if class_names is None else list(class_names)
+
+    def clip(self, row: int) -> np.ndarray:
+        """Joints (C, T, V, M) of sample ``row``."""
+        return self.clips[row]
