@@ -5,13 +5,14 @@ Training crops each clip at random and rotates it; testing takes all of it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from data import demo
 from data.errors import DataError
 from data.skeletons import NTU
 from data.splits import NTU120, parse_name
 from feeders.arguments import at_least_one, one_of
-from feeders.dataset import ArraySource, SkeletonDataset, Transform
+from feeders.dataset import ArraySource, SkeletonDataset
 from feeders.streams import published_streams
 from feeders.transforms import Centre, CropResize, RandomRotate
 
@@ -49,7 +50,7 @@ class Feeder(SkeletonDataset):
         vel: bool = False,
         repeat: int = 1,
         augment: bool | None = None,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Any] = (),
         seed: int = 0,
         data_seed: int = 0,
     ) -> None:

@@ -7,6 +7,7 @@ whether ``data_path`` is our store or a published ``.npz``.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Feeder(SkeletonDataset):
         streams: str | Sequence[str] | None = None,
         bone: bool = False,
         vel: bool = False,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Any] = (),
         repeat: int = 1,
         seed: int = 0,
     ) -> None:

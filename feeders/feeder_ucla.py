@@ -6,6 +6,7 @@ Training rotates each sequence and draws its frames at random. Both bring it to 
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Feeder(SkeletonDataset):
         repeat: int = 1,
         window_size: int = -1,
         augment: bool | None = None,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Any] = (),
         debug: bool = False,
         random_choose: bool = False,
         random_shift: bool = False,

@@ -11,11 +11,6 @@ import numpy as np
 from data.errors import DataError
 
 
-def stream_name(as_bones: bool, as_motion: bool) -> str:
-    """What a stream is called: joint, bone, joint_motion, bone_motion."""
-    return ("bone" if as_bones else "joint") + ("_motion" if as_motion else "")
-
-
 def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
     """Return each joint minus its parent; ``parents`` is int (V,).
 
