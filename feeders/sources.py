@@ -60,7 +60,7 @@ class StoreSource(NtuSource):
         self.labels = self._store.labels[self._rows]
         self.subjects = self._store.subjects[self._rows]
         self.max_frames = self._store.max_frames
-        self.class_names = list(NTU_ACTIONS[: self._store.num_class])
+        self.class_names = _class_names(self._store.labels, self._store.num_class)
 
     def clip(self, row: int) -> np.ndarray:
         """See NtuSource. A lone actor that is to be shown twice is a view, M = 2."""
@@ -88,7 +88,7 @@ class NpzSource(NtuSource):
         self.labels = published_labels(path, split, count)
         labels = find_array(path, f"y_{split}")
         if labels is not None and labels.shape[1:] in ((60,), (len(NTU_ACTIONS),)):
-            self.class_names = list(NTU_ACTIONS[: labels.shape[1]])
+            self.class_names = _class_names(self.labels, labels.shape[1])
         self.names = [f"{split}_{row}" for row in range(count)]  # as published
         self.subjects = np.full(count, UNKNOWN_SUBJECT)
 
@@ -125,6 +125,12 @@ def open_ntu(path: Path, benchmark: str | None, split: str, *, in_memory: bool) 
         known = ", ".join(Store(path).benchmarks)
         raise DataError(f"benchmark: missing; {path} has {known}")
     return StoreSource(path, benchmark, split, in_memory=in_memory)
+
+
+def _class_names(labels: np.ndarray, num_class: int) -> list[str] | None:
+    """The actions' names where all of them are there: a part, or made-up data, go by numbers."""
+    whole = len(np.unique(labels)) == num_class
+    return list(NTU_ACTIONS[:num_class]) if whole else None
 
 
 def _how_to_make(path: Path) -> str:

@@ -247,3 +247,10 @@ def test_what_is_neither_store_nor_npz_is_not_called_damaged(tmp_path):
     np.save(tmp_path / "train_data.npy", np.zeros((2, 3, 4, 25, 2)))
     with pytest.raises(DataError, match=r"train_data\.npy: neither a store \(\.h5\) nor an \.npz"):
         Feeder(data_path=tmp_path / "train_data.npy", split="test", benchmark="xsub")
+
+
+def test_actions_have_names_where_all_of_them_are_there(files, tmp_path):
+    assert not hasattr(store_feeder(files), "class_names")
+    np.savez(tmp_path / "all.npz", x_train=np.ones((60, 4, 150), "f4"), y_train=np.eye(60))
+    names = Feeder(data_path=tmp_path / "all.npz").class_names
+    assert (len(names), names[0], names[59]) == (60, "drink water", "walking apart")
