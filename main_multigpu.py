@@ -23,7 +23,7 @@ from torchlight.errors import UserError, told
 from torchlight.holdout import open_splits
 from torchlight.loading import Dataset
 from torchlight.numerics import prepare_torch
-from torchlight.registry import Target, plug, resolve, with_built
+from torchlight.registry import Target, plug, resolve, with_built, with_each_built
 from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
@@ -108,8 +108,13 @@ def _build(key: str, target: Target, arguments: Mapping[str, Any]) -> Any:
 
 def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
     """The splits of a run by name."""
-    known = inspect.signature(feeder.cls).parameters
-    return open_splits(config, lambda key, given: _build(key, feeder, given), known)
+    allowed = (*OWN_PACKAGES, *config.allow_import)
+
+    def build(key: str, given: dict[str, Any]) -> Any:
+        home = "feeders.transforms"
+        return _build(key, feeder, with_each_built(key, given, "transforms", home, allowed))
+
+    return open_splits(config, build, inspect.signature(feeder.cls).parameters)
 
 
 def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:

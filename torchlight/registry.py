@@ -168,6 +168,38 @@ def with_built(
     return given
 
 
+def with_each_built(
+    key: str,
+    arguments: Mapping[str, Any],
+    part: str,
+    home: str,
+    allowed: Iterable[str],
+) -> dict[str, Any]:
+    """``arguments`` (the value of ``key``) with each item of the list ``part`` built.
+
+    An item is a name or a mapping of ``name`` and arguments; a plain name is one of the module
+    ``home``. Items that are no such thing, and arguments without such a list, stay as they are.
+
+    Raises:
+        UserError: as ``resolve``, or what an item names does not take its arguments.
+    """
+    if not isinstance(arguments.get(part), list):
+        return dict(arguments)
+    built = []
+    for number, item in enumerate(arguments[part]):
+        where = f"{key}.{part}[{number}]"
+        own = dict(item) if isinstance(item, Mapping) else {"name": item}
+        name = own.pop("name", None)
+        if not isinstance(name, str):
+            raise UserError(f"{where}: {item!r:.80} is neither a name nor name and arguments")
+        target = resolve(where, name if "." in name else f"{home}.{name}", {}, allowed)
+        faults = binding_faults(where, target, own)
+        if faults:
+            raise UserError("; ".join(faults))
+        built.append(target.build(own))
+    return {**arguments, part: built}
+
+
 def fitted_arguments(
     target: Target, written: Mapping[str, Any], aliases: Aliases, allowed: Iterable[str]
 ) -> dict[str, Any]:

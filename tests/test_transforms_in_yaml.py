@@ -1,0 +1,75 @@
+"""Transforms named in a configuration reach the feeder, one's own among them."""
+
+import textwrap
+
+import numpy as np
+import pytest
+import yaml
+from toy_ucla import write_ucla
+
+import main_multigpu
+from torchlight.loading import Loader
+
+OWN = """
+    import numpy as np
+
+    class Mark:
+        def __init__(self, *, value: float):
+            self.value = value
+        def __call__(self, x, rng):
+            return np.full_like(x, self.value)
+"""
+
+
+@pytest.fixture
+def run(root, tmp_path, monkeypatch):
+    """A function that runs with some transforms in training; gives status and what was loaded."""
+    write_ucla(tmp_path / "data")
+    (tmp_path / "marking.py").write_text(textwrap.dedent(OWN))
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    epoch = Loader.epoch
+    monkeypatch.setattr(
+        Loader,
+        "epoch",
+        lambda self, *args: (seen.append(b[0]) or b for b in epoch(self, *args)),
+    )
+
+    def call(transforms):
+        config = yaml.safe_load((root / "config/ucla/koopman.yaml").read_text())
+        for part in ("train", "test"):
+            config[f"{part}_feeder_args"]["root"] = str(tmp_path / "data")
+        config["train_feeder_args"] |= {"repeat": 1, "transforms": transforms}
+        config["model_args"]["channels"] = [8, 16]
+        config |= {"num_epoch": 1, "warm_up_epoch": 0, "step": [], "num_worker": 0}
+        config |= {"batch_size": 4, "global_batch_size": 4, "work_dir": str(tmp_path / "w")}
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+        words = ["--config", str(tmp_path / "run.yaml"), "--allow-import", "marking", "--overwrite"]
+        return main_multigpu.main(words), seen
+
+    return call
+
+
+def test_own_and_named_transforms_are_applied_in_order(run):
+    status, seen = run([{"name": "marking.Mark", "value": 2.5}, {"name": "DropAxis", "p": 1.0}])
+    assert status == 0
+    x = np.concatenate([np.asarray(batch) for batch in seen])
+    assert set(np.unique(x).tolist()) == {0.0, 2.5}
+    assert ((x == 0).all(axis=(2, 3, 4)).sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("transforms", "said"),
+    [
+        (["Miror"], 'has no class "Miror" (did you mean "Mirror"?)'),
+        ([{"name": "Mirror", "skeleton": "ucla", "q": 1}], "transforms[0].q: "),
+        ([{"p": 1.0}], "neither a name nor name and arguments"),
+        ([{"name": "os.path.join"}], "outside of the allowed packages"),
+        ([{"name": "Mirror", "skeleton": "dog"}], "skeleton 'dog' is not one of"),
+    ],
+)
+def test_a_wrong_one_is_named_in_one_line(run, capsys, transforms, said):
+    assert run(transforms)[0] == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
