@@ -17,6 +17,7 @@ from model.published import ALIASES
 from torchlight import cli, distributed
 from torchlight.card import Card, card_of_run, check_data, with_card
 from torchlight.checkpoint import apply_weights, load_weights
+from torchlight.components import bind_components
 from torchlight.config import Config, bind, parse
 from torchlight.contract import check_compatible
 from torchlight.errors import UserError, told
@@ -38,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, config_file = parse(argv, __doc__ or "")
     config, card, feeder, model_class, evaluator = _classes(config)
+    allowed = (*OWN_PACKAGES, *config.allow_import)
+    config, components = bind_components(config, allowed)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))
     scored_by = _evaluator(config, evaluator, sets["test"])
     check_data(config, sets, feeder, card, classes=scored_by is None)
-    allowed = (*OWN_PACKAGES, *config.allow_import)
     arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
     model = _build("model_args", model_class, arguments)
     matched = scored_by is not None
@@ -69,6 +71,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         train_set=sets.get("train"),
         val_set=sets.get("val"),
         evaluator=scored_by,
+        components=components,
         start=start,
         card=card_of_run(config, config_file, model_class, feeder, shown, card, frozen),
     )

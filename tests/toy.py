@@ -8,6 +8,7 @@ import os
 import time
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 CLASSES = 5
@@ -93,3 +94,23 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_class) of x (N, 8)."""
         return self.head(self.body(x))
+
+
+class Hinge(nn.Module):
+    """A loss of one's own."""
+
+    def __init__(self, margin: float = 1.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over the batch."""
+        return nn.functional.multi_margin_loss(logits, labels, margin=self.margin)
+
+
+class Learnt(Hinge):
+    """A loss with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))

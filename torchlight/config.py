@@ -137,8 +137,28 @@ class Config(BaseModel):
         False, description="take weights whose card says that they do not fit; a flag for one run"
     )
 
-    optimizer: Literal["SGD", "Adam"] = "SGD"
-    base_lr: Annotated[float, Field(gt=0)] = Field(0.1, description="after warm-up, before steps")
+    optimizer: str = Field("SGD", description="class of torch.optim, or dotted name")
+    optimizer_args: dict[str, Any] = Field(default_factory=dict)
+    loss: str = Field("CrossEntropyLoss", description="class of torch.nn, or dotted name")
+    loss_args: dict[str, Any] = Field(
+        default_factory=dict, description="such as label_smoothing=0.1 weight=balanced"
+    )
+    averaging: Literal["ema", "swa"] | None = Field(
+        None, description="of the weights over the steps: ema or swa; these are scored and saved"
+    )
+    averaging_args: dict[str, Any] = Field(
+        default_factory=dict, description="decay=0.99 (of ema), start_epoch=0"
+    )
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="longer gradients are cut to this norm"
+    )
+    base_lr: Annotated[float, Field(gt=0)] = Field(0.1, description="rate where the warm-up ends")
+    lr_scheduler: str = Field(
+        "step", description="step, cosine, or class of torch.optim.lr_scheduler"
+    )
+    lr_scheduler_args: dict[str, Any] = Field(
+        default_factory=dict, description="such as min_lr=0.001 of cosine"
+    )
     step: list[NotNegative] = Field(
         default_factory=list, description="epochs at which the rate is cut"
     )
@@ -202,7 +222,7 @@ class Config(BaseModel):
             )
         if self.classes is not None and not 0 < len(self.classes) == len(set(self.classes)):
             raise ValueError("{classes} are not one or more different classes")
-        if self.nesterov and self.optimizer != "SGD":
+        if self.nesterov and self.optimizer.rpartition(".")[2] != "SGD":
             raise ValueError("{nesterov} is for SGD, not for {optimizer}; say --nesterov False")
         if self.step != sorted(set(self.step)):
             raise ValueError("{step} is not in rising order")
@@ -234,7 +254,16 @@ class Config(BaseModel):
 
     def recipe(self) -> dict[str, Any]:
         """The keys that decide the weights a run ends with (not where, or how fast, it runs)."""
-        return self.model_dump(mode="json", exclude=set(_NOT_RECIPE))
+        # How far a schedule of another kind has come may depend on where it ends.
+        left_out = set(_NOT_RECIPE) - ({"num_epoch"} if self.lr_scheduler != "step" else set())
+        return self.model_dump(mode="json", exclude=left_out)
+
+    @classmethod
+    def with_defaults(cls, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe that was saved, perhaps before there were all of the keys of today."""
+        fields = {k: v for k, v in cls.model_fields.items() if k not in _NOT_RECIPE}
+        known = {k: v.get_default(call_default_factory=True) for k, v in fields.items()}
+        return {**{k: v for k, v in known.items() if not fields[k].is_required()}, **recipe}
 
     def digest(self) -> str:
         """SHA-256 of the recipe, as hexadecimal text."""
@@ -378,7 +407,7 @@ def bind(
 
     Args:
         targets: by the key that holds their arguments.
-        given: arguments that are no matter of the configuration, by the same keys.
+        given: arguments that come from elsewhere, or are of another type by then, by the same keys.
 
     Raises:
         UserError: all arguments that are unknown, missing or of another type.
@@ -396,8 +425,8 @@ def bind(
             name, _, text = str(error).partition(": ")
             faults.append(f"{origin.named(f'{key}.{name}')}: {text}")
             continue
-        arguments = {**dict.fromkeys(given.get(key, ())), **update[key]}
-        faults += binding_faults(key, target, arguments, origin.named)
+        elsewhere = [name for name in given.get(key, ()) if target.takes(name)]
+        faults += binding_faults(key, target, update[key], origin.named, elsewhere)
     if faults:
         raise UserError("; ".join(faults))
     return config.model_copy(update=update)

@@ -40,6 +40,10 @@ class Target:
         """Instantiate; what the user writes wins over what the name implies."""
         return self.cls(**{**self.implied, **arguments})
 
+    def takes(self, name: str) -> bool:
+        """Whether there is such an argument."""
+        return name in inspect.signature(self.cls).parameters
+
     def spelled_out(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """``arguments`` with those that the name implies and the defaults, as JSON has them."""
         parameters = inspect.signature(self.cls).parameters.values()
@@ -61,7 +65,8 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """``' (did you mean "x"?)'``, or nothing where no known name is near."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    lower = {n.lower(): n for n in names}
+    close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)]
     if not close:  # lr_scheduler: a setting with a word in common, such as base_lr
         words = set(re.findall(r"[^\W_]+", name))
         related = [n for n in names if words & set(re.findall(r"[^\W_]+", n))]
@@ -86,22 +91,35 @@ def _has_package(folder: Path, package: str) -> bool:
     return package.isidentifier() and found
 
 
-def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Target:
+def resolve(
+    key: str,
+    name: str,
+    aliases: Aliases,
+    allowed: Iterable[str],
+    *,
+    within: str = "",
+    kind: tuple[type, ...] = (object,),
+) -> Target:
     """Find the class that ``name`` (the value of the configuration's ``key``) stands for.
 
     Args:
         aliases: published name to (our name, implied arguments).
         allowed: top-level packages that names may lead into.
+        within: module whose classes are allowed, and plain names are of.
+        kind: what the class must be.
 
     Raises:
-        UserError: the name is empty, relative, not allowed, not importable, missing, no class.
+        UserError: the name is empty, relative, not allowed, not importable, missing, no class, or
+            of another kind.
     """
     ours, implied = aliases.get(name, (name, {}))
+    ours = f"{within}.{ours}" if within and ours and "." not in ours else ours
     module_name, _, attribute = ours.rpartition(".")
     parts = ours.split(".")
     if not module_name or not all(part.isidentifier() for part in parts):
         raise UserError(f'{key}: "{name}" is not a dotted name such as package.module.Class')
-    if parts[0] not in set(allowed):
+    allowed = {*allowed, *([parts[0]] if module_name == within else [])}
+    if parts[0] not in allowed:
         raise UserError(
             f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
             f"to import it, say --allow-import {parts[0]}{nearest(name, aliases)}"
@@ -121,12 +139,16 @@ def resolve(key: str, name: str, aliases: Aliases, allowed: Iterable[str]) -> Ta
         raise UserError(f'{key}: "{name}": {told(error)}') from error
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
-        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        types = [(n, v) for n, v in vars(module).items() if isinstance(v, type)]
+        classes = [n for n, v in types if issubclass(v, kind)]
+        classes += list(aliases) if module_name == within else []
         raise UserError(
             f'{key}: module "{module_name}" has no class "{attribute}"{nearest(attribute, classes)}'
         )
-    if found.__module__.split(".")[0] not in set(allowed):
+    if found.__module__.split(".")[0] not in allowed:
         raise UserError(f'{key}: "{name}" is defined in {found.__module__}, which is not allowed')
+    if not issubclass(found, kind):
+        raise UserError(f'{key}: "{name}" is no {kind[-1].__module__}.{kind[-1].__qualname__}')
     return Target(name, found, implied)
 
 
@@ -235,11 +257,13 @@ def binding_faults(
     target: Target,
     arguments: Mapping[str, Any],
     where: Callable[[str], str] = str,
+    given: Iterable[str] = (),
 ) -> list[str]:
     """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each.
 
     Args:
         where: how the user wrote an argument whose dotted name it is given.
+        given: names of arguments that come from elsewhere, or are of another type by then.
     """
     parameters = inspect.signature(target.cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -249,15 +273,17 @@ def binding_faults(
         for name in arguments
         if name not in parameters
     ]
-    given = {**target.implied, **arguments}
+    there = {*target.implied, *arguments, *given}
     faults += [
         f"{key}.{name}: {target.name} needs it"
         for name, p in parameters.items()
-        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in given
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in there
     ]
     faults += [
         f"{where(f'{key}.{name}')}: {value!r:.80}: {fault}"
         for name, value in arguments.items()
-        if name in parameters and (fault := type_fault(parameters[name].annotation, value))
+        if name in parameters
+        and name not in given
+        and (fault := type_fault(parameters[name].annotation, value))
     ]
     return faults

@@ -1,6 +1,6 @@
 """The training loop, and the report at its end.
 
-It trains anything that gives (inputs, label, index) and is scored by cross-entropy. A run is a
+It trains anything that gives (inputs, label, index) and is scored by its logits. A run is a
 function of (configuration, seed): sample order, augmentation and dropout are keyed by the
 position in the run, never by what came before, so that there is no generator to save.
 """
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from .buffers import RunningStatistics
 from .card import Card, read_card
 from .checkpoint import WeightFiles, apply_weights, load_weights
+from .components import Components, make_average, make_loss, make_optimizer, used
 from .config import Config
 from .distributed import World
 from .errors import RunFailed, Stopped, UserError, printable
@@ -36,7 +37,7 @@ from .log import Curves, Point, start_logging
 from .numerics import precision_notes, precision_of
 from .progress import Position, Tally
 from .publish import TEST_STEM, Publisher
-from .schedule import learning_rate
+from .schedule import learning_rates
 from .signals import Request, Signals
 from .watch import AGAIN
 from .workdir import Begun, WorkDir
@@ -58,6 +59,7 @@ class Trainer:
         train_set: Dataset | None = None,
         val_set: Dataset | None = None,
         evaluator: Evaluator | None = None,
+        components: Components | None = None,
         start: Callable[[], object] = lambda: None,
         card: Card,
     ) -> None:
@@ -68,6 +70,7 @@ class Trainer:
             start: puts start weights into the model; not called where a run goes on, whose state
                 has all it needs.
             val_set: held-out part of the training split; where given, it chooses the best epoch.
+            components: what it trains with; a test needs none.
             card: what the weights are that the run trains, or tests.
 
         Raises:
@@ -78,6 +81,8 @@ class Trainer:
         self.train_set, self.test_set, self.val_set = train_set, test_set, val_set
         self.position = Position(epoch=config.start_epoch)
         self._evaluator = evaluator or Logits()
+        if components is not None:
+            self._set_components(config, components)
         self._card = card
         self._work_dir, self._weights = WorkDir(self.folder), WeightFiles(self.folder)
         new = not world.main_decides(lambda: self._work_dir.may_hold(config))
@@ -98,6 +103,16 @@ class Trainer:
         for note in (*config.notes, *self._work_dir.notes):
             self.log.info(f"note: {note}")
         self._publisher = Publisher(config, self.folder, self.log, test_set)
+
+    def _set_components(self, config: Config, components: Components) -> None:
+        """Make what may not fit the model or the data, before anything is written."""
+        assert self.train_set is not None
+        labels = np.asarray(self.train_set.labels)
+        num_class = getattr(self.model, "num_class", None) or int(labels.max()) + 1
+        self._components = components
+        self._criterion = make_loss(config, components.loss, labels, num_class)
+        self._criterion.to(self.world.device)
+        make_optimizer(config, components.optimizer, self._trained)
 
     def _plan(self, config: Config, began_on: int) -> BatchPlan:
         """The steps of a run that began on ``began_on`` processes, dealt out to those there are.
@@ -159,7 +174,9 @@ class Trainer:
         )
         self._test_scorer = self._scorer(self.test_set)
         self._val_scorer = self._scorer(self.val_set) if self.val_set else self._test_scorer
-        self._optimizer = self._make_optimizer()
+        self._optimizer = make_optimizer(config, self._components.optimizer, self._trained)
+        self._average = make_average(config, self._components.averaging, self.model)
+        self._rates = learning_rates(config.model_dump(), config.num_epoch)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp == "fp16")
         self._tally = Tally(world.device)
         self._tallies: list[list[float]] = []
@@ -210,24 +227,22 @@ class Trainer:
         parallel.train()
         with precision_of(self.config, self.world.device):
             logits = logits_of(parallel(inputs.to(self.world.device)))
-        nn.functional.cross_entropy(logits.float(), labels.to(self.world.device)).backward()
+        self._criterion(logits.float(), labels.to(self.world.device)).backward()
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        config = self.config
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        if config.optimizer == "Adam":
-            return torch.optim.Adam(trained, config.base_lr, weight_decay=config.weight_decay)
-        return torch.optim.SGD(
-            trained,
-            config.base_lr,
-            momentum=0.9,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
+    @property
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The model holds what is scored and saved within: its average, where there is one.
+
+        Within that, again, its own weights.
+        """
+        return self._average.exchanged() if self._average else contextlib.nullcontext()
 
     def _scorer(self, dataset: Dataset) -> SplitScorer:
         return SplitScorer(
@@ -242,7 +257,7 @@ class Trainer:
     def _announce(self) -> None:
         config, world, plan = self.config, self.world, self.plan
         assert self.train_set is not None
-        sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
+        sizes = [p.numel() for p in self._trained]
         self.log.info(
             f"python {platform.python_version()}, torch {torch.__version__}, "
             f"numpy {np.__version__}; {world.size} x {world.device.type}, "
@@ -253,6 +268,8 @@ class Trainer:
             f"{plan.step_size} = {plan.count} x {plan.micro}"
             + (f", over {world.size} processes" if world.size > 1 else "")
         )
+        for line in used(config):
+            self.log.info(line)
         if plan.micro < config.batch_size:
             self.log.info(
                 f"note: batch norm sees {plan.micro} samples at a time instead of batch_size "
@@ -299,14 +316,7 @@ class Trainer:
         self._epoch_line = {"epoch": epoch + 1, "learning_rate": rate, **means}
 
     def _set_rate(self, epoch: int) -> float:
-        config = self.config
-        rate = learning_rate(
-            epoch,
-            base_lr=config.base_lr,
-            step=config.step,
-            decay=config.lr_decay_rate,
-            warm_up_epoch=config.warm_up_epoch,
-        )
+        rate = self._rates[epoch]
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -324,7 +334,7 @@ class Trainer:
             with self._gradients_kept_local() if micro < last else contextlib.nullcontext():
                 with precision_of(self.config, self.world.device):
                     logits = logits_of(self._parallel(inputs))
-                loss = nn.functional.cross_entropy(logits.float(), labels)
+                loss = self._criterion(logits.float(), labels)
                 with self.world.meeting():
                     self._scaler.scale(counts * loss / plan.count).backward()
             self._statistics.after(micro, counts=counts)
@@ -337,9 +347,14 @@ class Trainer:
             self._statistics.undo()
             return
         self._tally.sums += tally.sums
+        if self.config.clip_grad_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._trained, self.config.clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._average:
+            self._average.update(self.position.epoch)
 
     def _next(self, batches: Iterator[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         started = time.monotonic()
@@ -428,7 +443,8 @@ class Trainer:
 
     def _validate(self, epoch: int) -> None:
         """Score the split that chooses, and keep the weights where they are the best so far."""
-        evaluation = self._val_scorer(self.model, "val", self._attend_in_evaluation)
+        with self._averaged():
+            evaluation = self._val_scorer(self.model, "val", self._attend_in_evaluation)
         found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
         accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
         self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
@@ -493,7 +509,8 @@ class Trainer:
         """As ``_attend``; a resumed run starts the evaluation again."""
         decided = Request(self.world.largest(self._signals.take()))
         if decided is not Request.NONE:
-            self._save_state()
+            with self._averaged():  # which it is within already
+                self._save_state()
         if decided.leaves:
             self._leave(decided)
 
@@ -525,7 +542,7 @@ class Trainer:
 
     def _save_weights(self, name: str) -> None:
         if self.world.is_main:
-            with self._going_on(name):
+            with self._going_on(name), self._averaged():
                 card = self._card_after(self.position.epoch + 1, self._epoch_line)
                 self._weights.save(name, self.model.state_dict(), card)
 
@@ -577,6 +594,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
             "card": self._card.model_dump(),
         }
         serial = self.position.global_step * 2 + (self.position.step == 0)
@@ -599,6 +617,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
         self.position = Position(**state["position"])
         self._card = Card(**state.get("card", self._card.model_dump()))
         if state["tallies"]:
@@ -625,9 +645,10 @@ class Trainer:
         chooser = "part of the training split, held out" if self.val_set else "the test split"
         self.world.main_decides(self._require_weights)
         last = self._weights_name(position.epoch)
-        self._report_on(
-            "last", f"last epoch ({position.epoch}, step {position.global_step}, {last})"
-        )
+        with self._averaged():
+            self._report_on(
+                "last", f"last epoch ({position.epoch}, step {position.global_step}, {last})"
+            )
         best = self.world.broadcast(load_weights(self.folder / BEST) if self.world.is_main else {})
         apply_weights(self.model, best, BEST)
         step = (position.best_epoch - self.config.start_epoch) * self._batches.steps
@@ -674,7 +695,8 @@ class Trainer:
             last = self._weights_name(self.position.epoch)
             if not (self.folder / last).exists():
                 card = self._card_after(self.position.epoch, self.position.history[-1])
-                self._weights.save(last, self.model.state_dict(), card)
+                with self._averaged():
+                    self._weights.save(last, self.model.state_dict(), card)
 
     @contextlib.contextmanager
     def _finishable(self, what: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ from .errors import UserError, printable
 from .files import reason, remove_leftovers
 from .loading import BatchPlan, Identity, plan_batches, same_data, split_changed
 from .locks import FolderLock, Locked
-from .schedule import learning_rate
+from .schedule import learning_rates
 
 _WEIGHTS = ("runs-*.pt", "best.pt")
 ARTEFACTS = (
@@ -29,7 +29,8 @@ ARTEFACTS = (
 )
 """What a run writes, and all that ``--overwrite`` deletes (and the configuration's copy)."""
 
-_SCHEDULE = ("base_lr", "step", "lr_decay_rate", "warm_up_epoch")
+_SCHEDULE = ("base_lr", "step", "lr_decay_rate", "warm_up_epoch", "lr_scheduler", "num_epoch")
+_SCHEDULE_ARGS = "lr_scheduler_args."
 _BATCHES = ("batch_size", "global_batch_size")
 _PLACES = "train_feeder_args."
 
@@ -247,15 +248,17 @@ def _differences(
         epochs: begun so far; the schedule may change after them.
         world: processes with which the run began.
     """
-    old, new = _flat(state["recipe"]), _flat(now["recipe"])
+    before = Config.with_defaults(state["recipe"])
+    old, new = _flat(before), _flat(now["recipe"])
     found = {
         key: f"{_shown(old.get(key))} -> {_shown(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     }
     harmless: dict[str, str] = {}
-    if found.keys() & {*_SCHEDULE} and _rates(old, epochs) == _rates(new, epochs):
-        harmless |= dict.fromkeys(_SCHEDULE, "the same rates up to here")
+    rates = [k for k in found if k in _SCHEDULE or k.startswith(_SCHEDULE_ARGS)]
+    if rates and _rates(before, epochs) == _rates(now["recipe"], epochs):
+        harmless |= dict.fromkeys(rates, "the same rates up to here")
     if found.keys() & {*_BATCHES} and _steps(old, world) == _steps(new, world):
         harmless |= dict.fromkeys(_BATCHES, "the same steps")
     if same_data(state.get("data"), now["data"]):
@@ -289,11 +292,10 @@ def _shown(value: Any) -> str:
 
 
 def _rates(recipe: Mapping[str, Any], epochs: int) -> list[float]:
-    base, step, decay, warm_up = (recipe[key] for key in _SCHEDULE)
-    return [
-        learning_rate(epoch, base_lr=base, step=step, decay=decay, warm_up_epoch=warm_up)
-        for epoch in range(epochs)
-    ]
+    try:
+        return learning_rates(recipe, epochs)
+    except UserError as error:  # a recipe that was saved can be wrong in any way
+        raise ValueError(str(error)) from error
 
 
 def _steps(recipe: Mapping[str, Any], world: int) -> BatchPlan | None:

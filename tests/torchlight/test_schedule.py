@@ -2,7 +2,7 @@
 
 import pytest
 
-from torchlight.schedule import learning_rate
+from torchlight.schedule import learning_rates
 
 
 @pytest.mark.parametrize(
@@ -10,10 +10,10 @@ from torchlight.schedule import learning_rate
     [(0, 0.02), (3, 0.08), (4, 0.1), (5, 0.1), (34, 0.1), (35, 0.01), (54, 0.01), (55, 0.001)],
 )
 def test_warm_up_then_steps(epoch, rate):
-    found = learning_rate(epoch, base_lr=0.1, step=[35, 55], decay=0.1, warm_up_epoch=5)
-    assert found == pytest.approx(rate, rel=1e-12)
+    recipe = {"base_lr": 0.1, "step": [35, 55], "lr_decay_rate": 0.1, "warm_up_epoch": 5}
+    assert learning_rates(recipe, 65)[epoch] == pytest.approx(rate, rel=1e-12)
 
 
 def test_without_warm_up_or_steps_the_rate_is_constant():
-    for epoch in (0, 100):
-        assert learning_rate(epoch, base_lr=0.3, step=[], decay=0.1, warm_up_epoch=0) == 0.3
+    recipe = {"base_lr": 0.3, "step": [], "lr_decay_rate": 0.1, "warm_up_epoch": 0}
+    assert learning_rates(recipe, 101) == [0.3] * 101

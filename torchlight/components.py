@@ -1,0 +1,210 @@
+"""What a training run is composed of besides model and data: optimiser, schedule, loss, average.
+
+Each is a name and arguments in the configuration: a plain name is torch's, a dotted one anybody's.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .averaging import Average, Rule
+from .config import Config, bind
+from .errors import UserError, printable
+from .registry import Aliases, Target, resolve
+from .schedule import learning_rates, schedule_of
+
+_AVERAGES: Aliases = {name: (f"{Rule.__module__}.{name.title()}", {}) for name in ("ema", "swa")}
+_SET_ELSEWHERE = {
+    "optimizer_args.lr": "it is base_lr",
+    "optimizer_args.params": "they are the model's",
+    "lr_scheduler_args.optimizer": "it is the key optimizer",
+    "lr_scheduler_args.last_epoch": "it is the key start_epoch",
+}
+
+
+@dataclass(frozen=True)
+class Components:
+    """The classes of a run's components."""
+
+    optimizer: Target
+    loss: Target
+    averaging: Target | None
+
+
+def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Components | None]:
+    """Resolve the components' names and bind their arguments; try what needs no model.
+
+    A test has none.
+
+    Args:
+        allowed: packages that dotted names may lead into.
+
+    Raises:
+        UserError: no such class, or one that does not take its arguments or cannot train here.
+    """
+    if config.phase == "test":
+        return config, None
+    named = config.named
+
+    def find(key: str, within: str, kind: type) -> Target:
+        name = getattr(config, key)
+        return resolve(named(key), name, {}, allowed, within=within, kind=(kind,))
+
+    optimizer = find("optimizer", "torch.optim", torch.optim.Optimizer)
+    loss = find("loss", "torch.nn", nn.Module)
+    averaging = None
+    if config.averaging is not None:
+        averaging = resolve(named("averaging"), config.averaging, _AVERAGES, ("torchlight",))
+    elif config.averaging_args:
+        raise UserError(f"{named('averaging_args')}: nothing is averaged; say --averaging ema")
+    schedule = schedule_of(named("lr_scheduler"), config.lr_scheduler)
+    targets = {"optimizer_args": optimizer, "lr_scheduler_args": schedule, "loss_args": loss}
+    given = {"optimizer_args": ["params"], "lr_scheduler_args": ["optimizer"]}
+    for dotted, why in _SET_ELSEWHERE.items():
+        key, _, name = dotted.partition(".")
+        if name in getattr(config, key):
+            raise UserError(f"{named(dotted)}: is not for {key}: {why}")
+    if isinstance(config.loss_args.get("weight"), list | str):  # made a tensor by make_loss
+        given["loss_args"] = ["weight"]
+    if averaging is not None:
+        targets["averaging_args"] = averaging
+    config = bind(config, targets, {}, allowed, given)
+    components = Components(optimizer, loss, averaging)
+    _try_optimizer(config, optimizer)
+    learning_rates(config.model_dump(), config.num_epoch)
+    _rule(config, averaging)
+    if config.loss_args.get("reduction", "mean") != "mean":
+        raise UserError(f"{named('loss_args.reduction')}: a step's loss is a mean; leave it out")
+    return config, components
+
+
+def _try_optimizer(config: Config, target: Target) -> None:
+    """Take a step with nothing, as some need what the loop does not give."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    weight.grad = torch.ones(2, 2)
+    optimizer = make_optimizer(config, target, [weight])
+    try:
+        optimizer.step()
+    except AssertionError:  # it is for another device than this trial's
+        return
+    except Exception as error:
+        raise UserError(
+            f"{config.named('optimizer')}: {target.name} cannot train here ({printable(error)})"
+        ) from error
+
+
+def make_optimizer(
+    config: Config, target: Target, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimiser; SGD has the published momentum of 0.9 unless its arguments say otherwise.
+
+    Raises:
+        UserError: it does not take its arguments, or the parameters.
+    """
+    implied: dict[str, Any] = {"lr": config.base_lr}
+    if target.takes("weight_decay"):
+        implied["weight_decay"] = config.weight_decay
+    elif config.weight_decay:
+        raise UserError(
+            f"{config.named('weight_decay')}: {target.name} has none; say --weight-decay 0"
+        )
+    if target.cls is torch.optim.SGD:
+        implied |= {"momentum": 0.9, "nesterov": config.nesterov}
+    try:
+        return target.cls(parameters, **{**implied, **config.optimizer_args})
+    except Exception as error:  # anybody's class
+        raise UserError(
+            f"{config.named('optimizer')}: {target.name}: {printable(error)}"
+        ) from error
+
+
+def make_loss(config: Config, target: Target, labels: np.ndarray, num_class: int) -> nn.Module:
+    """The loss of logits (N, num_class) and labels (N,): one number, the mean of a batch.
+
+    ``weight`` may be a list of one number a class, or ``balanced``: n / (c n_k) for a class that
+    n_k of the n training ``labels`` have, of c there are. The mean is then weighted, too, so that
+    it depends on what is together in a batch.
+
+    Raises:
+        UserError: it does not take its arguments, or is no such loss.
+    """
+    given, named = dict(config.loss_args), config.named
+    weight = given.get("weight")
+    if weight is not None:
+        given["weight"] = _class_weights(named("loss_args.weight"), weight, labels, num_class)
+    try:
+        loss = target.build(given)
+        with warnings.catch_warnings():  # of shapes, which are an error here
+            warnings.simplefilter("ignore")
+            value = loss(torch.zeros(2, num_class), torch.tensor([0, num_class - 1]))
+    except Exception as error:  # anybody's class
+        raise UserError(
+            f"{named('loss')}: {target.name} is no loss of logits (N, c) and labels (N) with these "
+            f"arguments ({printable(error)})"
+        ) from error
+    if not (isinstance(value, torch.Tensor) and value.shape == ()):
+        raise UserError(f"{named('loss')}: {target.name} gives no single number for a batch")
+    if any(p.requires_grad for p in loss.parameters()):
+        raise UserError(f"{named('loss')}: {target.name} has parameters, which nothing would train")
+    return loss
+
+
+def _class_weights(name: str, weight: Any, labels: np.ndarray, num_class: int) -> torch.Tensor:
+    """``loss_args.weight`` as a tensor (num_class,)."""
+    if weight == "balanced":
+        counts = np.bincount(labels, minlength=num_class)[:num_class]
+        there = counts > 0
+        balanced = counts.sum() / (there.sum() * np.maximum(counts, 1))
+        return torch.tensor(np.where(there, balanced, 0), dtype=torch.float32)
+    numbers = [w for w in weight if type(w) in (int, float) and w >= 0] if weight else []
+    if not isinstance(weight, list) or len(numbers) != len(weight) or not any(numbers):
+        raise UserError(f"{name}: {weight!r:.80} is neither balanced nor a list of weights >= 0")
+    if len(weight) != num_class:
+        raise UserError(f"{name}: has {len(weight)} numbers for {num_class} classes")
+    return torch.tensor(weight, dtype=torch.float32)
+
+
+def make_average(config: Config, target: Target | None, model: nn.Module) -> Average | None:
+    """The average of a model's weights, if one is asked for."""
+    rule = _rule(config, target)
+    return None if rule is None else Average(model, rule)
+
+
+def _rule(config: Config, target: Target | None) -> Rule | None:
+    try:
+        return None if target is None else target.build(config.averaging_args)
+    except ValueError as error:
+        raise UserError(f"{config.named('averaging_args')}: {error}") from error
+
+
+def used(config: Config) -> list[str]:
+    """What is not as published, for the head of a log."""
+    parts = {
+        "optimizer": (config.optimizer, config.optimizer_args, "SGD"),
+        "learning rate": (config.lr_scheduler, config.lr_scheduler_args, "step"),
+        "loss": (config.loss, config.loss_args, "CrossEntropyLoss"),
+        "averaging": (config.averaging, config.averaging_args, None),
+    }
+    told = [
+        f"{key} {_shown(name, args)}"
+        for key, (name, args, usual) in parts.items()
+        if args or name != usual
+    ]
+    if config.clip_grad_norm is not None:
+        told.append(f"gradients clipped to a norm of {config.clip_grad_norm:g}")
+    lines = ["; ".join(told)] if told else []
+    if config.lr_scheduler != "step" and config.step:
+        lines.append(f"note: step and lr_decay_rate are not used by {config.lr_scheduler}")
+    if config.averaging is not None:
+        lines.append("scored and saved in best.pt and runs-*.pt are the averaged weights")
+    return lines
+
+
+def _shown(name: str | None, args: Mapping[str, Any]) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in args.items())
+    return printable(f"{name} ({told})" if told else name)
