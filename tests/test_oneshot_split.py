@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from toy_ucla import write_ucla
 
 from data import demo
@@ -17,7 +16,9 @@ from feeders import feeder_demo, feeder_ntu
 from feeders.dataset import ArraySource, SkeletonDataset
 from feeders.oneshot import Feeder
 from model.published import ALIASES
+from torchlight.config import read_layers
 from torchlight.registry import resolve
+from torchlight.values import meaning
 
 PROTOCOL = tuple(action - 1 for action in NOVEL_ACTIONS)
 
@@ -245,7 +246,7 @@ def test_published_configuration_on_a_store_equals_the_stores_own_split(
     ones = np.ones(len(names), dtype=np.int64)
     samples = [parse_name(name) for name in sorted(names)]
     write_store(store, NTU120, samples, 2 * ones, ones, ones > 1, sequences)
-    config = yaml.safe_load((root / "config/nturgbd120-oneshot/koopman_oneshot.yaml").read_text())
+    config = meaning(read_layers(root / "config/nturgbd120-oneshot/koopman_oneshot.yaml")[0])
     for part, whole in (("train", "train"), ("test", "test"), ("exemplar", "test")):
         arguments = config[f"{whole}_feeder_args"]
         arguments["base_args"]["data_path"] = str(store)
@@ -262,7 +263,7 @@ def test_configurations_agree_with_themselves(root: Path, folder: str) -> None:
     """Novel classes are the same in training and testing, and the model has the other ones."""
     classes = {"nturgbd-oneshot": 60, "nturgbd120-oneshot": 120, "ucla-oneshot": 10}[folder]
     train, test = (
-        yaml.safe_load((root / "config" / folder / f"{name}.yaml").read_text())
+        meaning(read_layers(root / "config" / folder / f"{name}.yaml")[0])
         for name in ("koopman_oneshot", "koopman_oneshot_test")
     )
     novel = train["train_feeder_args"]["novel_classes"]

@@ -51,6 +51,10 @@ _PATHS = ("work_dir", "weights")
 RESOLVED = "# The resolved configuration of the run in this folder, which may rewrite this file.\n"
 """How such a file begins, so that no other is taken for one."""
 
+BASE = "base"
+"""Key of a YAML that names others, which it is laid over."""
+
+_MOST_BASES = 16  # one below the other
 _LARGEST_YAML_BYTES = 1 << 16  # a second of parsing; configurations have some 1,000 bytes
 
 
@@ -343,17 +347,17 @@ def parse(
         path = expanded(path)
     except ValueError as error:
         raise UserError(f"--config: {error}") from error
-    values = read_yaml(path)
+    values, files = read_layers(path)
     retired = [key for key in RETIRED if values.pop(key, None) is not None]
-    notes = [f'{path}: key "{key}" is passed over: {RETIRED[key]}' for key in retired]
+    notes = [f'{files[key]}: key "{key}" is passed over: {RETIRED[key]}' for key in retired]
     if values.pop("allow_import", None):
         raise UserError(
-            f'{path}: key "allow_import": a file cannot let its own dotted names in; '
-            f"say --allow-import PACKAGE on the command line"
+            f'{files["allow_import"]}: key "allow_import": a file cannot let its own dotted names '
+            f"in; say --allow-import PACKAGE on the command line"
         )
     spelled = {key: _flag_value(key, flag, values) for key, flag in flags.items()}
     by_flag = frozenset(name for key, flag in flags.items() for name in _dotted(key, flag))
-    config = build({**values, **spelled}, path, by_flag)
+    config = build({**values, **spelled}, path, by_flag, files)
     one = isinstance(config.device, list) and len(config.device) == 1
     if one and launched_size() > 1 and "device" not in by_flag:  # passed over by published code too
         notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
@@ -363,11 +367,17 @@ def parse(
     return config, path
 
 
-def build(values: Mapping[str, Any], source: str, by_flag: frozenset[str] = frozenset()) -> Config:
+def build(
+    values: Mapping[str, Any],
+    source: str,
+    by_flag: frozenset[str] = frozenset(),
+    files: Mapping[str, str] = types.MappingProxyType({}),
+) -> Config:
     """Check ``values`` (from ``source``) and make the configuration.
 
     Args:
         by_flag: dotted names of the values that are from flags instead.
+        files: by key those that are from another file than ``source``.
 
     Raises:
         UserError: every fault, with its key or flag and what is allowed.
@@ -388,9 +398,12 @@ def build(values: Mapping[str, Any], source: str, by_flag: frozenset[str] = froz
     except ValidationError as error:
         faults += [_fault(entry, origin, found) for entry in error.errors(include_url=False)]
     if faults:
-        in_file = dict.fromkeys(text for key, text in faults if key not in by_flag)
+        in_files: dict[str, dict[str, None]] = {}
+        for key, text in faults:
+            if key not in by_flag:
+                in_files.setdefault(files.get(key, source), {})[text] = None
         in_flags = dict.fromkeys(text for key, text in faults if key in by_flag)
-        lines = [f"{source}: {'; '.join(in_file)}"] if in_file else []
+        lines = [f"{file}: {'; '.join(texts)}" for file, texts in in_files.items()]
         raise UserError("; ".join([*lines, *in_flags]))
     config._origin = origin
     return config
@@ -430,6 +443,73 @@ def bind(
     if faults:
         raise UserError("; ".join(faults))
     return config.model_copy(update=update)
+
+
+def read_layers(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a YAML, laid over those that its ``base`` names; return its values, and by key the file.
+
+    ``base`` is a path from the file's own folder, or a list of such, the last uppermost. Mappings
+    are merged key by key, anything else is replaced. A file may only be based on those in the
+    working directory, or in the folder above its own.
+
+    Raises:
+        UserError: a file is absent, outside or wrong (see ``read_yaml``), or based on itself.
+    """
+    first = Path(path)
+    roots = (Path.cwd(), first.resolve().parent.parent)
+    return _layers(first, roots, (), {})
+
+
+_Layers = tuple[dict[str, Any], dict[str, str]]
+
+
+def _layers(
+    file: Path, roots: Sequence[Path], above: Sequence[Path], known: dict[Path, _Layers]
+) -> _Layers:
+    """``read_layers`` of a file that those ``above`` are based on; ``known`` are read already."""
+    own = read_yaml(file)
+    place, values, files = file.resolve(), dict[str, Any](), dict[str, str]()
+    for base in _bases(file, own.pop(BASE, None)):
+        there = base.resolve()
+        fault = ""
+        if there in (*above, place):
+            fault = "is based on this file again, in a circle"
+        elif len(above) >= _MOST_BASES:
+            fault = f"is more than {_MOST_BASES} files deep"
+        elif not any(there.is_relative_to(root) for root in roots):
+            fault = f"is outside of {' and of '.join(map(str, dict.fromkeys(roots)))}"
+        elif not there.is_file():
+            fault = "no such file"
+        if fault:
+            raise UserError(f'{file}: key "{BASE}": {printable(base)}: {fault}')
+        if there not in known:
+            known[there] = _layers(base, roots, (*above, place), known)
+        values, files = _laid_over(values, known[there][0]), files | known[there][1]
+    return _laid_over(values, own), files | dict.fromkeys(own, str(file))
+
+
+def _bases(file: Path, value: Any) -> list[Path]:
+    """The files that ``value``, the base of ``file``, names.
+
+    Raises:
+        UserError: it is no path, and no list of such.
+    """
+    names = value if isinstance(value, list) else [] if meaning(value) is None else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        raise UserError(f'{file}: key "{BASE}": {value!r:.80} is no path, and no list of paths')
+    try:
+        return [file.parent / expanded(str(name)) for name in names]
+    except ValueError as error:
+        raise UserError(f'{file}: key "{BASE}": {error}') from error
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings, merged key by key; what ``above`` says wins."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _laid_over(below[key], above[key])
+    return merged
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -475,7 +555,7 @@ def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, s
     key, title = (*parts, "")[0], origin.titled(printable(".".join(parts) or "?"))
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
-        return key, f"{title}: unknown{nearest(key, Config.model_fields)}"
+        return key, f"{title}: unknown{nearest(key, [*Config.model_fields, BASE])}"
     if entry["type"] == "missing":
         return key, f"{title}: missing"
     if not parts:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import toy
+import yaml
 from torch import nn
 
 from data import ucla
@@ -19,9 +20,10 @@ from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from torchlight.checkpoint import StateFile, save_weights
-from torchlight.config import build
+from torchlight.config import build, read_layers
 from torchlight.progress import Position
 from torchlight.scores import write_scores
+from torchlight.values import meaning
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -55,9 +57,13 @@ def make_seeds(folder: Path) -> dict[str, list[Seed]]:
 
 
 def _configurations() -> list[Seed]:
-    """All there are; those of a test phase say nothing of the weights, so they are refused."""
-    found = _read(sorted((ROOT / "config").rglob("*.yaml")))
-    return [Seed(seed.name, seed.data, b"phase: test" not in seed.data) for seed in found]
+    """All there are, whole; those of a test phase do not name the weights, so they are refused."""
+    paths = sorted(p for p in (ROOT / "config").rglob("*.yaml") if p.parent.name != "_base_")
+    found = {f"{p.parent.name}_{p.name}": read_layers(p)[0] for p in paths}
+    return [
+        Seed(name, yaml.safe_dump(meaning(values)).encode(), values.get("phase") != "test")
+        for name, values in found.items()
+    ]
 
 
 def _read(paths: list[Path], sound: bool = True) -> list[Seed]:
