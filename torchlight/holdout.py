@@ -127,7 +127,7 @@ def held_out_names(
     if (counts == 1).any():
         raise UserError(
             f"--val-fraction: class {int(np.argmax(counts == 1))} has one training sample, which "
-            f"cannot be held out; say --val-fraction None, or --val-subjects"
+            f"cannot be held out; say --val-fraction None"
         )
     from sklearn.model_selection import train_test_split  # takes most of a second to import
 
