@@ -93,6 +93,7 @@ def test_only_an_allowed_package_opens_its_folder_and_only_at_the_end(
         ("import nothing_here", "No module named 'nothing_here'"),
         ("from numpy import nothing", "ImportError: cannot import name"),
         ("1 / 0", "ZeroDivisionError"),
+        ("__import__('numpy').stack([[1], [2, 3]])", "ValueError: all input arrays must"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )

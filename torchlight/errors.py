@@ -2,7 +2,6 @@
 
 import sysconfig
 import traceback
-from pathlib import Path
 
 
 class UserError(Exception):
@@ -27,19 +26,13 @@ def told(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """`` (FILE, line N)``: where in the code that this package called ``error`` arose.
-
-    The innermost line outside of Python's own and installed packages, where there is one.
-    """
+    """`` (FILE, line N)``: the innermost line outside of Python's own and installed packages."""
     if isinstance(error, SyntaxError):
         return f" ({error.filename}, line {error.lineno})"
+    python = (sysconfig.get_paths()["stdlib"], "<")
     frames = traceback.extract_tb(error.__traceback__)
-    here = Path(__file__).parent
-    ours = [i for i, frame in enumerate(frames) if Path(frame.filename).parent == here]
-    called = frames[ours[-1] + 1 :] if ours else frames
-    python = sysconfig.get_paths()["stdlib"]
-    own = [f for f in called if not f.filename.startswith((python, "<"))]
-    own = [f for f in own if "site-packages" not in f.filename] or own
+    called = [frame for frame in frames if not frame.filename.startswith(python)]
+    own = [frame for frame in called if "site-packages" not in frame.filename] or called
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
