@@ -114,3 +114,11 @@ class Learnt(Hinge):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
+
+
+class Frozen(Model):
+    """Its head stays as it is initialised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head.requires_grad_(False)

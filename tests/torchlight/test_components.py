@@ -1,5 +1,7 @@
 """What a run is composed of: optimisers, schedules, losses, averages, clipping."""
 
+import io
+import itertools
 import math
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 import toy
 import toy_run
 import yaml
+from ranks import Ranks
 from torch import nn
 
 from torchlight.averaging import Average, Ema, Swa
@@ -15,6 +18,7 @@ from torchlight.components import bind_components, make_loss, make_optimizer, us
 from torchlight.config import Config, build
 from torchlight.errors import UserError
 from torchlight.schedule import learning_rates
+from torchlight.signals import Request, Signals
 
 LEAST = {"feeder": "toy.Feeder", "model": "toy.Model"}
 FULL = {
@@ -220,8 +224,6 @@ def test_a_run_says_what_it_uses_and_saves_the_averaged_weights(trained):
 
 def _state(folder):
     """The newest state as an archive for torch.load."""
-    import io
-
     files = sorted(folder.glob("resume.*.state"), key=lambda p: p.read_bytes()[40:48])
     return io.BytesIO(files[-1].read_bytes()[48:])
 
@@ -232,31 +234,38 @@ def test_nothing_is_said_of_what_is_as_published():
 
 @pytest.mark.parametrize("averaging", ["ema", "swa"])
 def test_a_run_that_stops_anywhere_goes_on_to_the_bit(averaging, trained, monkeypatch):
-    from torchlight.signals import Request, Signals
-
     args = {"averaging_args": {}} if averaging == "swa" else {}
     keys = {**FULL, "averaging": averaging, **args}
     undisturbed = trained("undisturbed", **keys)
-    asked = 0
-
-    def take(self):
-        nonlocal asked
-        asked += 1  # steps and rounds of evaluation alike ask
-        return Request.TERMINATE if asked == count else Request.NONE
-
     for count in (2, 9, 15):  # in the first epoch, in the second, in its evaluation
-        asked = 0
-        with monkeypatch.context() as patched:
-            patched.setattr(Signals, "take", take)
-            trained(f"stopped_{count}", **keys)
+        _stop_at(count, monkeypatch, lambda name=f"stopped_{count}": trained(name, **keys))
         folder = trained(f"stopped_{count}", **keys)
         assert "going on from epoch" in (folder / "log.txt").read_text()
         toy_run.assert_same_run(undisturbed, folder)
 
 
-def test_a_gradient_is_clipped_to_the_norm(trained):
+def _stop_at(count, monkeypatch, run):
+    """Ask ``run`` to stop at its ``count``-th look, be it after a step or within an evaluation."""
+    looks = itertools.count(1)
+
+    def take(self):
+        return Request.TERMINATE if next(looks) == count else Request.NONE
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Signals, "take", take)
+        run()
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_gradient_is_clipped_to_the_norm(amp, trained):
     """With plain SGD a step is as long as the rate times the norm."""
-    plain = {"optimizer_args": {"momentum": 0}, "weight_decay": 0, "num_epoch": 1, "base_lr": 1.0}
+    plain = {
+        "optimizer_args": {"momentum": 0},
+        "weight_decay": 0,
+        "num_epoch": 1,
+        "base_lr": 1.0,
+        "amp": amp,
+    }
     one = {**plain, "global_batch_size": 101, "batch_size": 101}
     free = trained("free", **one)
     cut = trained("cut", **one, clip_grad_norm=0.01)
@@ -272,6 +281,38 @@ def test_a_gradient_is_clipped_to_the_norm(trained):
     assert length[0] > 0.02
     assert all(torch.allclose((free[k] - start[k]) / length[0], (cut[k] - start[k]) / length[1],
                               atol=1e-4) for k in names)  # fmt: skip
+
+
+def test_what_is_frozen_stays_to_the_bit_in_the_average_too(trained):
+    folder = trained("frozen", **FULL, model="toy.Frozen")
+    first = trained("first", **{**FULL, "num_epoch": 1}, model="toy.Frozen")
+    last, early = toy_run.weights(folder), torch.load(first / "best.pt", weights_only=True)
+    assert torch.equal(last["head.weight"], early["head.weight"])
+    assert not torch.equal(last["body.0.weight"], early["body.0.weight"])
+
+
+def test_a_step_that_is_skipped_is_not_averaged(trained):
+    """The bad sample spoils a step of each epoch; the weights before it count once."""
+    keys = {**FULL, "averaging": "swa", "averaging_args": {}, "on_nonfinite": "skip"}
+    folder = trained("skipped", **keys, train_feeder_args={"bad": 3})
+    state = torch.load(_state(folder), weights_only=True)
+    skipped = state["position"]["skipped"]
+    assert skipped >= 3
+    assert state["average"]["count"] == state["position"]["global_step"] - skipped
+    assert all(bool(w.isfinite().all()) for w in toy_run.weights(folder).values())
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_what_one_began(trained, tmp_path, monkeypatch):
+    keys = {**FULL, "num_epoch": 2}
+    one = trained("one", **keys)
+    _stop_at(8, monkeypatch, lambda: trained("two", **keys))
+    run = Ranks(tmp_path, "--config", str(tmp_path / "c.yaml"), "--work-dir", str(tmp_path / "two"))
+    assert run.statuses([0, 1], seconds=200) == [0, 0], run.said(0)
+    assert "going on from epoch 2, step 2" in run.said(0)
+    for name in ("best.pt", "runs-2-12.pt"):
+        both = [torch.load(f / name, weights_only=True) for f in (one, tmp_path / "two")]
+        assert all(torch.allclose(both[0][k], both[1][k], atol=1e-4) for k in both[0])
 
 
 @pytest.mark.parametrize(
