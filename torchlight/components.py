@@ -77,7 +77,10 @@ def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Com
     components = Components(optimizer, loss, averaging)
     _try_optimizer(config, optimizer)
     learning_rates(config.model_dump(), config.num_epoch)
-    _rule(config, averaging)
+    rule = _rule(config, averaging)
+    if rule is not None and rule.start_epoch >= config.num_epoch:
+        name = named("averaging_args.start_epoch")
+        raise UserError(f"{name} {rule.start_epoch} leaves none of num_epoch {config.num_epoch}")
     if config.loss_args.get("reduction", "mean") != "mean":
         raise UserError(f"{named('loss_args.reduction')}: a step's loss is a mean; leave it out")
     return config, components

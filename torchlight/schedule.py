@@ -43,7 +43,13 @@ class Cosine(Rule):
         self._low = min_lr
 
     def rate(self, epoch: int, base_lr: float, warm_up_epoch: int, num_epoch: int) -> float:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            ValueError: it would rise.
+        """
+        if self._low > base_lr:
+            raise ValueError(f"min_lr is above base_lr {base_lr}")
         done = min((epoch - warm_up_epoch) / max(num_epoch - warm_up_epoch, 1), 1.0)
         return self._low + (base_lr - self._low) * (1 + math.cos(math.pi * done)) / 2
 
@@ -54,6 +60,8 @@ def schedule_of(key: str, name: str) -> Target:
     Raises:
         UserError: there is none of that name, or it needs to see the training.
     """
+    if "." in name.removeprefix(f"{_TORCH}."):
+        raise UserError(f'{key}: "{name}" is neither step nor cosine nor a class of {_TORCH}')
     kinds = (Rule, LRScheduler)
     target = resolve(key, name, _OURS, ("torchlight",), within=_TORCH, kind=kinds)
     if target.cls is torch.optim.lr_scheduler.ReduceLROnPlateau:
