@@ -1,0 +1,74 @@
+"""Each wing can be deleted: in a copy of the tree, everything but its own feature still works."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+KEPT = ("*.py", "torchlight", "model", "feeders", "data", "config")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "NW-UCLA", "nturgbd_raw", "*.egg-info")
+SHORT = [
+    *("--config", "config/demo/koopman.yaml", "--work-dir", "w", "--num-worker", "0"),
+    *("--num-epoch", "2", "--step", "1", "--warm-up-epoch", "0", "--device", "cpu"),
+    *("--train-feeder-args", "performers=3", "replications=1"),
+    *("--test-feeder-args", "performers=3", "replications=1"),
+    *("--model-args", "channels=[8,16]", "stride=[1,1]"),
+]
+
+
+@pytest.fixture(scope="module")
+def without(root, tmp_path_factory):
+    """A function that makes a copy of the tree less some folders, with something to run there."""
+
+    def copy(*wings):
+        tree = tmp_path_factory.mktemp("tree")
+        for pattern in KEPT:
+            for path in root.glob(pattern):
+                if path.is_dir():
+                    shutil.copytree(path, tree / path.name, ignore=LEFT_OUT)
+                else:
+                    shutil.copy(path, tree)
+        for wing in wings:
+            shutil.rmtree(tree / wing)
+
+        def run(*words):
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
+            return subprocess.run(
+                [sys.executable, *words],
+                cwd=tree,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+
+        return tree, run
+
+    return copy
+
+
+def test_without_the_engine_and_the_preparation(without):
+    """Training, testing, normalising and a prepared data set do without either wing."""
+    tree, run = without("model/cpu", "data/preparation")
+    trained = run("main_multigpu.py", *SHORT, "--save-score", "True")
+    assert trained.returncode == 0, trained.stderr
+    normalised = run("eigen_normalization.py", "--load-path", "w/best.pt", "--rank", "4",
+                     "--save-path", "w/n.pt")  # fmt: skip
+    assert normalised.returncode == 0, normalised.stderr
+    fused = run("ensemble.py", "--scores", "w")
+    assert fused.returncode == 0, fused.stderr
+    np.savez(tree / "a.npz", x_train=np.ones((4, 9, 150), "f4"), y_train=np.eye(4))
+    read = "from feeders.feeder_ntu import Feeder; print(Feeder(data_path='a.npz')[0][0].shape)"
+    assert "(3, 64, 25, 2)" in run("-c", read).stdout
+
+
+def test_a_missing_preparation_is_named(without):
+    """Only its own feature is gone."""
+    tree, run = without("data/preparation")
+    gone = run(str(tree / "data/ntu/get_raw_skes_data.py"), "--help")
+    assert gone.returncode != 0
+    assert "data.preparation" in gone.stderr
