@@ -122,7 +122,7 @@ def test_ranks_that_never_come_are_said(ranks, tmp_path):
     run = ranks(timeout_minutes=0.05)
     run.signal(1, signal.SIGKILL)
     assert run.statuses([0], seconds=150) == [1]
-    assert "did not all meet at 127.0.0.1:" in run.said(0)
+    assert "rank 1 did not come to 127.0.0.1:" in run.said(0)
     assert "Traceback (most recent call last)" not in run.said(0)
 
 
