@@ -7,6 +7,7 @@ of a YAML and the flags of the command line (``base_lr`` is ``--base-lr`` and ``
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 import types
@@ -456,8 +457,13 @@ def read_layers(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         UserError: a file is absent, outside or wrong (see ``read_yaml``), or based on itself.
     """
     first = Path(path)
-    roots = (Path.cwd(), first.resolve().parent.parent)
+    roots = (Path.cwd(), _real(first).parent.parent)
     return _layers(first, roots, (), {})
+
+
+def _real(path: Path) -> Path:
+    """The path without links; of links in a circle as far as that goes."""
+    return Path(os.path.realpath(path))
 
 
 _Layers = tuple[dict[str, Any], dict[str, str]]
@@ -468,9 +474,9 @@ def _layers(
 ) -> _Layers:
     """``read_layers`` of a file that those ``above`` are based on; ``known`` are read already."""
     own = read_yaml(file)
-    place, values, files = file.resolve(), dict[str, Any](), dict[str, str]()
+    place, values, files = _real(file), dict[str, Any](), dict[str, str]()
     for base in _bases(file, own.pop(BASE, None)):
-        there = base.resolve()
+        there = _real(base)
         fault = ""
         if there in (*above, place):
             fault = "is based on this file again, in a circle"
@@ -478,7 +484,7 @@ def _layers(
             fault = f"is more than {_MOST_BASES} files deep"
         elif not any(there.is_relative_to(root) for root in roots):
             fault = f"is outside of {' and of '.join(map(str, dict.fromkeys(roots)))}"
-        elif not there.is_file():
+        elif not os.path.isfile(there):  # unlike Path's, of any name
             fault = "no such file"
         if fault:
             raise UserError(f'{file}: key "{BASE}": {printable(base)}: {fault}')

@@ -71,6 +71,13 @@ def test_the_resolved_configuration_has_no_base(write, tmp_path):
     assert parsed(tmp_path / "saved.yaml").model_dump() == config.model_dump()
 
 
+def test_a_link_to_itself_is_one_line(write, tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.symlink_to(path)
+    with pytest.raises(UserError, match=r"loop\.yaml: cannot be read"):
+        read_layers(path)
+
+
 @pytest.mark.parametrize("none", [None, []])
 def test_no_base_is_none(write, none):
     assert values_of(write("top.yaml", base=none, seed=1)) == {"seed": 1}
@@ -95,6 +102,8 @@ def test_a_base_in_the_working_directory_serves_a_file_anywhere(write, tmp_path,
         ("../../../outside.yaml", "is outside of "),
         ("/etc/passwd", "/etc/passwd: is outside of "),
         ("link.yaml", "link.yaml: is outside of "),
+        ("loop.yaml", "loop.yaml: no such file"),
+        ("x" * 300, ": no such file"),
         ("top.yaml", "top.yaml: is based on this file again, in a circle"),
         ("round.yaml", "top.yaml: is based on this file again, in a circle"),
         ([1.5], "/1.5: no such file"),
@@ -110,6 +119,7 @@ def test_a_wrong_base_is_one_line(write, base, message, tmp_path):
     path = write("set/top.yaml", base=base)
     (path.parent / "sub").mkdir()
     (path.parent / "link.yaml").symlink_to("/etc/hostname")
+    (path.parent / "loop.yaml").symlink_to("loop.yaml")
     (path.parent / "bad.yaml").write_text("a: b: c")
     write("set/round.yaml", base=["../set/top.yaml"])
     for number in range(20):
