@@ -40,13 +40,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace existing output")
     add("--ignore-card", action="store_true", help="normalise what its card says is normalised")
     add("--plot", action="store_true", help="also write <save-path>_spectrum.png")
-    return parser.parse_args([_dashed(word) for word in argv])
-
-
-def _dashed(word: str) -> str:
-    """Let a flag be spelled with underscores."""
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+    return parser.parse_args(argv)
 
 
 def _normalize(arguments: argparse.Namespace) -> int:

@@ -72,9 +72,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--dataset", "--datasets", help=f"benchmark: {', '.join(DATASETS)}")
     for flag, label in STREAMS.items():
-        spellings = dict.fromkeys((f"--{flag}", f"--{flag.replace('-', '_')}"))
-        named = f"scores of the {label} stream"
-        parser.add_argument(*spellings, type=path_argument, metavar="DIR", help=named)
+        told = {"metavar": "DIR", "help": f"scores of the {label} stream"}
+        parser.add_argument(f"--{flag}", type=path_argument, **told)
     add, scores = parser.add_argument, {"metavar": "DIR_OR_FILE", "help": "any streams, any number"}
     add("--scores", type=path_argument, nargs="+", default=[], **scores)
     alpha = (

@@ -33,6 +33,11 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; flags may be spelled with underscores."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_dashed(word) for word in words], namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print below a page of usage.
 
@@ -40,6 +45,11 @@ class Parser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message.removeprefix('argument ')} (--help lists the flags)")
+
+
+def _dashed(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 class ConfigurationStage:

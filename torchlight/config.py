@@ -26,6 +26,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from .cli import Parser
 from .distributed import add_launcher_flags, launched_size
@@ -115,8 +116,12 @@ class Config(BaseModel):
     seed: NotNegative = Field(1, description="of weights, sample order and augmentation")
 
     feeder: str = Field(..., description="dotted name of the dataset class")
-    train_feeder_args: dict[str, Any] = Field(default_factory=dict)
-    test_feeder_args: dict[str, Any] = Field(default_factory=dict)
+    train_feeder_args: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the training split"
+    )
+    test_feeder_args: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the test split"
+    )
     num_worker: NotNegative = Field(2, description="loading processes a rank; 0: none")
     classes: list[NotNegative] | None = Field(
         None, description="labels to keep, numbered anew in this order, in all splits"
@@ -129,11 +134,13 @@ class Config(BaseModel):
     )
 
     model: str = Field(..., description="dotted name of the model class")
-    model_args: dict[str, Any] = Field(default_factory=dict)
+    model_args: dict[str, Any] = Field(default_factory=dict, description="arguments of the model")
     evaluator: str | None = Field(
         None, description="dotted name of a class that scores samples instead of the logits"
     )
-    evaluator_args: dict[str, Any] = Field(default_factory=dict)
+    evaluator_args: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the evaluator"
+    )
     weights: str | None = Field(None, description="weights to start from, or to test")
     ignore_weights: list[str] = Field(
         default_factory=list, description="entries whose names contain these stay as initialised"
@@ -143,7 +150,9 @@ class Config(BaseModel):
     )
 
     optimizer: str = Field("SGD", description="class of torch.optim, or dotted name")
-    optimizer_args: dict[str, Any] = Field(default_factory=dict)
+    optimizer_args: dict[str, Any] = Field(
+        default_factory=dict, description="such as betas=[0.9,0.99]"
+    )
     loss: str = Field("CrossEntropyLoss", description="class of torch.nn, or dotted name")
     loss_args: dict[str, Any] = Field(
         default_factory=dict, description="such as label_smoothing=0.1 weight=balanced"
@@ -168,18 +177,18 @@ class Config(BaseModel):
         default_factory=list, description="epochs at which the rate is cut"
     )
     lr_decay_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="factor of a cut")
-    warm_up_epoch: NotNegative = 0
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    nesterov: bool = False
+    warm_up_epoch: NotNegative = Field(0, description="epochs in which the rate rises to base_lr")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="of the optimiser")
+    nesterov: bool = Field(False, description="Nesterov momentum, of SGD")
     start_epoch: NotNegative = Field(0, description="epoch to start at (schedule included)")
-    num_epoch: Positive = 65
+    num_epoch: Positive = Field(65, description="epochs in all")
     batch_size: Positive = Field(16, description="samples that go through the model together")
     global_batch_size: Positive | None = Field(
         None,
         description="samples a step over all processes, accumulated where need be "
         "(default: batch_size x processes)",
     )
-    test_batch_size: Positive = 64
+    test_batch_size: Positive = Field(64, description="samples that are scored together")
 
     device: Annotated[Literal["auto", "cpu", "cuda"] | list[int], BeforeValidator(_device)] = Field(
         "auto", description="auto, cpu, cuda, or CUDA indices in the order of processes"
@@ -197,7 +206,9 @@ class Config(BaseModel):
     )
 
     save_score: bool = Field(False, description="write the scores of all test samples")
-    show_topk: list[Positive] = Field(default_factory=lambda: [1, 5])
+    show_topk: list[Positive] = Field(
+        default_factory=lambda: [1, 5], description="k of the top-k accuracies shown"
+    )
     print_log: bool = Field(True, description="also write log.txt")
     log_interval: Positive = Field(100, description="steps between TensorBoard points")
     eval_interval: Positive = Field(5, description="epochs between evaluations")
@@ -579,24 +590,36 @@ def _is_branch(part: int | str) -> bool:
 
 
 def _parser(description: str, parents: list[argparse.ArgumentParser]) -> Parser:
-    parser = Parser(description=description, parents=parents)
+    usage = "%(prog)s --config FILE [--KEY VALUE ...]"
+    parser = Parser(usage=usage, description=description, parents=parents)
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     add_launcher_flags(parser)
     for name, known in Config.model_fields.items():
-        spellings = list(dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"]))
-        default = known.get_default(call_default_factory=True)
-        help_text = f"{known.description or name.replace('_', ' ')} [{default}]".replace("%", "%%")
         kind = _kind(known.annotation)
         nargs: Any = {"list": "*", "dict": "+", "bool": "?"}.get(kind)
         parser.add_argument(
-            *spellings,
+            f"--{name.replace('_', '-')}",
             nargs=nargs,
             const="true" if kind == "bool" else None,
             default=argparse.SUPPRESS,
             metavar="KEY=VALUE" if kind == "dict" else name.upper(),
-            help=help_text,
+            help=_help(known).replace("%", "%%"),
         )
     return parser
+
+
+def _help(known: FieldInfo) -> str:
+    """What a setting is, what it may be, and in brackets what it is where nothing is said."""
+    branches = [known.annotation, *getattr(known.annotation, "__args__", ())]
+    choices = [str(c) for b in branches if get_origin(b) is Literal for c in b.__args__]
+    text = str(known.description)
+    if choices and not all(choice in text for choice in choices):
+        text += f": {', '.join(choices)}"
+    if known.is_required():
+        return f"{text} (required)"
+    default = known.get_default(call_default_factory=True)
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    return text if default in (None, [], {}) else f"{text} [{shown}]"
 
 
 def _kind(annotation: Any) -> str:

@@ -1,5 +1,6 @@
 """The configuration: precedence, faults, round trip, and what a YAML must not do."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -376,3 +377,17 @@ def test_every_key_has_a_reader(root):
     reads = ("config.{}", 'settings["{}"]')
     dead = [k for k in Config.model_fields if not any(r.format(k) in text for r in reads)]
     assert dead == []
+
+
+def test_help_names_every_setting_once_in_words(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "What it does.")
+    printed = capsys.readouterr().out
+    flags = re.findall(r"^  (--[\w-]+)", printed, re.MULTILINE)
+    assert sorted(flags) == sorted(
+        ["--config", *(f"--{name.replace('_', '-')}" for name in Config.model_fields)]
+    )
+    text = " ".join(printed.split())
+    assert not re.search(r"Pydantic|\[\{\}\]|\[None\]|\[\]|None \[", text)
+    assert "autocast precision: off, bf16, fp16 [off]" in text
+    assert "dotted name of the model class (required)" in text
