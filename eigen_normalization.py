@@ -118,15 +118,15 @@ def _plot(report: NormalizationReport, path: Path) -> None:
 
     stay = report.before[torch.arange(report.before.shape[1]) >= report.changed[:, None]]
     circle = torch.polar(torch.ones(361), torch.linspace(0, 2 * torch.pi, 361))
-    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    figure = Figure(figsize=(11, 6.2), layout="compressed")
     panels = figure.subplots(1, 2, sharex=True, sharey=True, subplot_kw={"aspect": "equal"})
     sides = (("before", report.before), ("after", report.after))
     for axes, (name, values) in zip(panels, sides, strict=True):
         axes.scatter(values.real, values.imag, s=6, color="#e07b1a", lw=0, label="normalised")
         axes.scatter(stay.real, stay.imag, s=6, color="#2a6fb0", lw=0, label="unchanged")
         axes.plot(circle.real, circle.imag, color="black", lw=1, label="unit circle")
-        median = values.abs().amax(-1).median()
-        axes.set(title=f"{name}: median spectral radius {median:.3f}", xlabel="real part")
+        median = values.abs().amax(-1).quantile(0.5)
+        axes.set(title=f"{name}: median spectral radius {median:.4f}", xlabel="real part")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("imaginary part")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
