@@ -293,6 +293,7 @@ class Trainer:
         position = self.position
         rate = self._set_rate(epoch)
         self._waited, steps = 0.0, self._batches.steps
+        first, started = position.step, time.monotonic()
         self._parallel.train()
         batches = self._loader.epoch(epoch, position.step)
         quiet = None if self.world.is_main else True
@@ -311,6 +312,8 @@ class Trainer:
                 self._curves.add("train", {"loss_step": float(self._loss)}, position.global_step)
             self._attend()
         self._require_finite()
+        samples = (steps - first) * self.plan.step_size
+        self._speed = samples / max(time.monotonic() - started, 1e-9)
         self._tallies = self.world.gather(self._tally.sums.tolist())
         means = self._tally.means(self.world)
         self._epoch_line = {"epoch": epoch + 1, "learning_rate": rate, **means}
@@ -441,10 +444,15 @@ class Trainer:
 
     # -- the end of an epoch ------------------------------------------------------------------
 
+    @property
+    def _chooser(self) -> str:
+        """The split that chooses the best epoch: held out, or the test split itself."""
+        return "val" if self.val_set else "test"
+
     def _validate(self, epoch: int) -> None:
         """Score the split that chooses, and keep the weights where they are the best so far."""
         with self._averaged():
-            evaluation = self._val_scorer(self.model, "val", self._attend_in_evaluation)
+            evaluation = self._val_scorer(self.model, self._chooser, self._attend_in_evaluation)
         found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
         accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
         self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
@@ -458,15 +466,18 @@ class Trainer:
         position.history.append(line)
         seconds = time.monotonic() - started
         left = seconds * (config.num_epoch - epoch - 1)
-        val = (
-            f", val loss {line['val_loss']:.4f} accuracy {100 * line['val_accuracy']:.2f} %"
-            if "val_loss" in line
-            else ""
-        )
+        scored = ""
+        if "val_loss" in line:
+            best = " (best so far)" if position.best_epoch == epoch + 1 else ""
+            scored = (
+                f", {self._chooser} loss {line['val_loss']:.4f} "
+                f"accuracy {100 * line['val_accuracy']:.2f} %{best}"
+            )
         self.log.info(
             f"epoch {epoch + 1}/{config.num_epoch}: rate {line['learning_rate']:g}, "
-            f"loss {line['loss']:.4f} accuracy {100 * line['accuracy']:.2f} %{val}; "
-            f"{seconds:.1f} s, {100 * self._waited / max(seconds, 1e-9):.0f} % waiting for data, "
+            f"loss {line['loss']:.4f} accuracy {100 * line['accuracy']:.2f} %{scored}; "
+            f"{seconds:.1f} s, {self._speed:.0f} samples/s in training, "
+            f"{100 * self._waited / max(seconds, 1e-9):.0f} % waiting for data, "
             f"{_duration(left)} left"
         )
         last = epoch + 1 == config.num_epoch
@@ -552,7 +563,7 @@ class Trainer:
             epoch=epoch,
             global_step=self.position.global_step,
             accuracy=line.get("val_accuracy"),
-            accuracy_on="val" if self.val_set else "test",
+            accuracy_on=self._chooser,
         )
 
     def _scored_card(self) -> Card:
