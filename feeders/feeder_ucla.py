@@ -81,7 +81,9 @@ class Feeder(SkeletonDataset):
         if streams is None:
             streams = stream_names(one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS))
         elif data_path is not None:
-            raise DataError("streams: give either streams or the published data_path, not both")
+            raise DataError(
+                "streams: leave out data_path (data_path: null), which says it otherwise"
+            )
         training = split == "train" if augment is None else augment
         own = training_transforms(window) if training else test_transforms(window)
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers

@@ -50,8 +50,8 @@ def stream_names(streams: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(SPELLINGS.get(name, name) for name in given)
     unknown = [name for name in names if name not in STREAMS]
     if unknown or not names or len(set(names)) < len(names):
-        fault = f"{unknown[0]!r} is" if unknown else f"{given} are"
-        raise DataError(f"streams: {fault} not distinct ones of {', '.join(STREAMS)}")
+        fault = f"{unknown[0]!r} is none" if unknown else f"{given} are not distinct ones"
+        raise DataError(f"streams: {fault} of {', '.join(STREAMS)}")
     return names
 
 
@@ -66,7 +66,9 @@ def published_streams(
     if streams is None:
         return (("bone_motion" if vel else "bone") if bone else "joint_motion" if vel else "joint",)
     if bone or vel:
-        raise DataError("streams: give either streams or the published bone and vel, not both")
+        raise DataError(
+            "streams: leave out bone and vel (or set them to False), which say it otherwise"
+        )
     return stream_names(streams)
 
 

@@ -131,6 +131,13 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(make):
     assert np.array_equal(twin.get_batch(range(6))[0], first)
 
 
+def test_streams_are_fused_as_channels(make):
+    one, two = make(data_path="joint", seed=3)[1][0], make(data_path="bone motion", seed=3)[1][0]
+    both = make(streams=["joint", "bone_motion"], seed=3)
+    assert np.array_equal(both[1][0], np.concatenate([one, two]))
+    assert both.description["streams"] == ["joint", "bone_motion"]
+
+
 def test_splits_names_labels_and_subjects(make):
     train, test = make(), make(split="test")
     assert train.sample_names == sorted(LENGTHS)
@@ -184,6 +191,8 @@ def test_window_and_published_switches(make):
         ({"label_path": "xsub"}, "label_path: 'xsub' says neither train nor val"),
         ({"label_path": "train", "split": "test"}, "disagree"),
         ({"data_path": "velocity"}, "data_path: 'velocity' is not one of 'joint', 'bone'"),
+        ({"data_path": "bone", "streams": "joint"}, "leave out data_path"),
+        ({"streams": ["joint", "speed"]}, "streams: 'speed' is none of joint"),
         ({"repeat": 0}, "repeat: 0 is not a whole number of at least 1"),
         ({"repeat": 2.5}, "repeat: 2.5"),
         ({"window_size": 0}, "window_size: 0"),

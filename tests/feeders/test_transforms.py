@@ -160,7 +160,7 @@ def test_streams_fuse_on_channels_in_the_order_given():
     for wrong in ([], ["joint", "joint"], ["speed"]):
         with pytest.raises(DataError, match="streams"):
             stream_names(wrong)
-    with pytest.raises(DataError, match="not both"):
+    with pytest.raises(DataError, match="leave out bone and vel"):
         published_streams("joint", bone=True)
 
 
