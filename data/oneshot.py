@@ -39,9 +39,9 @@ def choose_exemplars(
         raise DataError(f"exemplars: {rule!r} is neither a list of names nor one of {RULES}")
     if not isinstance(rule, str):
         known = {name for members in names.values() for name in members}
-        strangers = [name for name in rule if name not in known]
-        if strangers:
-            raise DataError(f"exemplars: {strangers[0]} is no sample of a novel class")
+        unknown = [name for name in rule if name not in known]
+        if unknown:
+            raise DataError(f"exemplars: {unknown[0]} is no sample of a novel class")
     chosen = {label: _ordered(members, rule)[:shots] for label, members in names.items()}
     for label, exemplars in chosen.items():
         if len(exemplars) < shots or len(names[label]) <= shots:

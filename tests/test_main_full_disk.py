@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_for_a_while_changes_nothing_but_the_log(
     full_disk(pattern, times=1, after=pattern.startswith("resume"))
     assert train(path, tmp_path / "full") == 0
     logged = (tmp_path / "full" / "log.txt").read_text()
-    assert "not written (No space left on device); training goes on" in logged
+    assert "not written (No space left on device); training continues" in logged
     assert_same_run(tmp_path / "full", tmp_path / "plenty")
 
 
@@ -103,7 +103,7 @@ def test_weights_that_did_not_fit_hold_back_the_states_that_presuppose_them(
     assert not (work / "best.pt").exists()
     full_disk("nothing", times=0)
     assert train(path, work) == 0
-    assert "going on from epoch 2, step 0" in (work / "log.txt").read_text()
+    assert "resuming from epoch 2, step 0" in (work / "log.txt").read_text()
 
 
 def test_what_a_killed_process_left_is_swept_at_the_next_start(config_file, tmp_path):

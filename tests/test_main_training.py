@@ -255,7 +255,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, whole
     process.communicate(timeout=60)
     assert process.returncode == status
     assert train(path, work) == 0
-    assert "going on from epoch 2" in (work / "log.txt").read_text()
+    assert "resuming from epoch 2" in (work / "log.txt").read_text()
     assert_same_run(work, whole)
     assert not list(work.rglob("*.tmp"))
 

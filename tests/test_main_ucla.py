@@ -155,7 +155,7 @@ def test_an_interrupted_run_in_shares_goes_on_to_the_same_end(
     finally:
         torch.set_num_threads(threads)
     assert 2 in counts
-    assert "going on from epoch" in (tmp_path / "cut" / "log.txt").read_text()
+    assert "resuming from epoch" in (tmp_path / "cut" / "log.txt").read_text()
     for name in ("best.pt", "runs-3-15.pt"):
         left, right = (load_weights(tmp_path / work / name) for work in ("whole", "cut"))
         assert all(torch.equal(left[key], right[key]) for key in left)

@@ -22,7 +22,7 @@ OWN = """
 
 
 @pytest.fixture
-def run(root, tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch):
     """A function that runs with some transforms in training; gives status and what was loaded."""
     write_ucla(tmp_path / "data")
     (tmp_path / "marking.py").write_text(textwrap.dedent(OWN))
@@ -36,13 +36,19 @@ def run(root, tmp_path, monkeypatch):
     )
 
     def call(transforms):
-        config = yaml.safe_load((root / "config/ucla/koopman.yaml").read_text())
-        for part in ("train", "test"):
-            config[f"{part}_feeder_args"]["root"] = str(tmp_path / "data")
-        config["train_feeder_args"] |= {"repeat": 1, "transforms": transforms}
-        config["model_args"]["channels"] = [8, 16]
-        config |= {"num_epoch": 1, "warm_up_epoch": 0, "step": [], "num_worker": 0}
-        config |= {"batch_size": 4, "global_batch_size": 4, "work_dir": str(tmp_path / "w")}
+        data = {"data_path": "joint", "root": str(tmp_path / "data")}
+        config = {
+            "feeder": "feeders.feeder_ucla.Feeder",
+            "model": "model.classifier.Model",
+            "train_feeder_args": {**data, "repeat": 1, "transforms": transforms},
+            "test_feeder_args": data,
+            "model_args": {
+                **{"num_class": 10, "num_point": 20, "num_person": 1, "channels": [8, 16]},
+                **{"graph": "model.graph.Graph", "graph_args": {"skeleton": "ucla"}},
+            },
+            **{"num_epoch": 1, "num_worker": 0},
+            **{"batch_size": 4, "global_batch_size": 4, "work_dir": str(tmp_path / "w")},
+        }
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
         words = ["--config", str(tmp_path / "run.yaml"), "--allow-import", "marking", "--overwrite"]
         return main_multigpu.main(words), seen

@@ -89,7 +89,7 @@ class Average:
             own.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on needs."""
+        """What a resumed run needs."""
         return {"count": self._count, "weights": self._own}
 
     @torch.no_grad()

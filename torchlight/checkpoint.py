@@ -1,6 +1,6 @@
 """Weights as published (a flat state dict), and one full state for resuming.
 
-Nothing here unpickles: files of strangers are read by ``torch.load(weights_only=True)``.
+Nothing here unpickles: untrusted files are read by ``torch.load(weights_only=True)``.
 """
 
 import argparse

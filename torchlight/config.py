@@ -350,7 +350,7 @@ def parse(
     faults = [
         f"{word}: unknown flag{_nearest_flag(word, own)}" for word in unknown if word[:1] == "-"
     ]
-    faults += [f"{word}: belongs to no flag" for word in unknown if word[:1] != "-"]
+    faults += [f"{word}: unexpected argument" for word in unknown if word[:1] != "-"]
     if faults:
         raise UserError("; ".join(faults))
     if path is None:

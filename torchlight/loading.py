@@ -3,7 +3,7 @@
 The unit is the *micro-batch*: ``batch_size`` samples that go through the model together. A step
 of the optimiser sees ``global_batch_size`` samples, cut into micro-batches that depend on
 (seed, epoch, step) alone. Processes only share them out, so a run is the same, up to
-floating-point order, on 1 process with accumulation and on 64 without; one that goes on on
+floating-point order, on 1 process with accumulation and on 64 without; one resumed on
 another number of processes keeps its micro-batches.
 """
 

@@ -57,7 +57,7 @@ class FolderLock:
             self.note = (
                 f"{self._file.parent} is on a drive without locks ({reason(error)}); {self._file} "
                 f"keeps other runs out instead, and has to be deleted if this one is killed and "
-                f"goes on on another machine"
+                f"resumed on another machine"
             )
 
     def release(self) -> None:

@@ -74,7 +74,7 @@ class Curves:
     """TensorBoard curves of train and val below ``folder``; does nothing off rank 0.
 
     Points are kept in memory until ``flush`` appends them, whole or not at all, so that a full
-    disk delays but never doubles or breaks them. ``first_step`` is where a run goes on: points at
+    disk delays but never doubles or breaks them. ``first_step`` is where a run resumes: points at
     it and later, left by a run that was cut off after its last saved state, are dropped by
     TensorBoard; ``first_points`` are those of the saved state at that very step.
     """
@@ -150,7 +150,7 @@ class EventFile:
     def _new_path(self) -> Path:
         """TensorBoard reads a folder's files in the order of their names, which begin with seconds.
 
-        A run that goes on within the same second, or after the clock went back, still comes last.
+        A run resumed within the same second, or after the clock went back, still comes last.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         words = [path.name.split(".")[3] for path in self._folder.glob(f"{_EVENTS}.*")]

@@ -1,4 +1,4 @@
-"""Signals as requests that the training loop attends to between two steps."""
+"""Signals as requests that the training loop handles between two steps."""
 
 import logging
 import os
@@ -36,9 +36,9 @@ class Request(IntEnum):
 
 
 class Signals:
-    """Collects SIGTERM and SIGINT (save and leave) and SIGUSR1 (save and go on).
+    """Collects SIGTERM and SIGINT (save and leave) and SIGUSR1 (save and continue).
 
-    A second SIGINT leaves at once. Use as a context manager; off the main thread it collects
+    A second SIGINT leaves immediately. Use as a context manager; off the main thread it collects
     nothing, and says so.
     """
 
@@ -86,5 +86,5 @@ class Signals:
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:
     """Without cleaning up, which could take as long as what is being left."""
-    print("interrupted twice: left at once", file=sys.stderr, flush=True)
+    print("interrupted twice: left immediately", file=sys.stderr, flush=True)
     os._exit(Request.INTERRUPT.status)

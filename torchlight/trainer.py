@@ -67,7 +67,7 @@ class Trainer:
 
         Args:
             model: on the CPU, with its initial weights.
-            start: puts start weights into the model; not called where a run goes on, whose state
+            start: puts start weights into the model; not called where a run is resumed, whose state
                 has all it needs.
             val_set: held-out part of the training split; where given, it chooses the best epoch.
             components: what it trains with; a test needs none.
@@ -213,10 +213,10 @@ class Trainer:
             )
             parallel.register_comm_hook(None, _add_up)
             if self.world.size > 2:
-                self._settle(parallel)
+                self._warm_up(parallel)
         return parallel
 
-    def _settle(self, parallel: nn.Module) -> None:
+    def _warm_up(self, parallel: nn.Module) -> None:
         """Take a pass that leaves nothing behind, in new and in resumed runs alike.
 
         After its first pass DistributedDataParallel regroups the gradients, and on three or more
@@ -310,7 +310,7 @@ class Trainer:
             if position.global_step % self.config.log_interval == 0:
                 self._require_finite()
                 self._curves.add("train", {"loss_step": float(self._loss)}, position.global_step)
-            self._attend()
+            self._handle_requests()
         self._require_finite()
         samples = (steps - first) * self.plan.step_size
         self._speed = samples / max(time.monotonic() - started, 1e-9)
@@ -413,7 +413,7 @@ class Trainer:
             where = self._describe_nonfinite()
             raise RunFailed(
                 f"the loss is not finite ({where}); the last good state is kept in {self.folder}; "
-                f"go on with --on-nonfinite skip, or start over with a lower --base-lr and "
+                f"resume with --on-nonfinite skip, or start over with a lower --base-lr and "
                 f"--work-dir OTHER"
             )
 
@@ -452,7 +452,9 @@ class Trainer:
     def _validate(self, epoch: int) -> None:
         """Score the split that chooses, and keep the weights where they are the best so far."""
         with self._averaged():
-            evaluation = self._val_scorer(self.model, self._chooser, self._attend_in_evaluation)
+            evaluation = self._val_scorer(
+                self.model, self._chooser, self._handle_requests_in_evaluation
+            )
         found = None if evaluation is None else (evaluation.accuracy, evaluation.loss)
         accuracy, loss = self.world.broadcast(found) or (0.0, 0.0)
         self._epoch_line |= {"val_loss": loss, "val_accuracy": accuracy}
@@ -501,7 +503,7 @@ class Trainer:
 
     # -- states and signals -------------------------------------------------------------------
 
-    def _attend(self) -> None:
+    def _handle_requests(self) -> None:
         """Do what signals and the clock ask for, on all ranks after the same step."""
         if self.world.device.type == "cuda" and self.position.step % 10:
             return
@@ -516,8 +518,8 @@ class Trainer:
         if decided.leaves:
             self._leave(decided)
 
-    def _attend_in_evaluation(self) -> None:
-        """As ``_attend``; a resumed run starts the evaluation again."""
+    def _handle_requests_in_evaluation(self) -> None:
+        """As ``_handle_requests``; a resumed run starts the evaluation again."""
         decided = Request(self.world.largest(self._signals.take()))
         if decided is not Request.NONE:
             with self._averaged():  # which it is within already
@@ -525,7 +527,7 @@ class Trainer:
         if decided.leaves:
             self._leave(decided)
 
-    def _attend_in_report(self) -> None:
+    def _handle_requests_in_report(self) -> None:
         """The state is saved by now, and the model may hold the best weights instead of its own."""
         decided = Request(self.world.largest(self._signals.take()))
         if decided.leaves:
@@ -547,7 +549,7 @@ class Trainer:
             yield
         except OSError as error:
             self.log.info(
-                f"warning: {what} not written ({reason(error)}); training goes on, and the last "
+                f"warning: {what} not written ({reason(error)}); training continues, and the last "
                 f"state that was saved is intact"
             )
 
@@ -615,12 +617,12 @@ class Trainer:
         """Continue from the newest whole state; return the curves' points at its very step."""
         state, warnings = self._work_dir.state.load()
         for warning in warnings:
-            self.log.info(f"warning: {warning}; going on from the state before it")
+            self.log.info(f"warning: {warning}; resuming from the state before it")
         try:
             return self._restore_from(state)
         except Exception as error:  # a state that we did not write can be wrong in any way
             raise UserError(
-                f"{self._work_dir.state.slots[0]}: cannot be gone on from ({printable(error)}); "
+                f"{self._work_dir.state.slots[0]}: cannot be resumed ({printable(error)}); "
                 f"start over with --overwrite"
             ) from error
 
@@ -643,7 +645,7 @@ class Trainer:
             f"{self.plan.step_size} samples, results equal up to floating-point order"
         )
         self.log.info(
-            f"going on from epoch {self.position.epoch + 1}, step {self.position.step}"
+            f"resuming from epoch {self.position.epoch + 1}, step {self.position.step}"
             + (other_world if self._began_on != self.world.size else "")
         )
         return state.get("points", [])
@@ -680,7 +682,7 @@ class Trainer:
         )
 
     def _report_on(self, tag: str, title: str, *, scores: bool = False) -> None:
-        evaluation = self._test_scorer(self.model, tag, self._attend_in_report)
+        evaluation = self._test_scorer(self.model, tag, self._handle_requests_in_report)
         self._publish(evaluation, f"{tag}_test", title, scores=scores)
 
     def _publish(self, found: Evaluation | None, stem: str, title: str, *, scores: bool) -> None:

@@ -1,4 +1,4 @@
-"""Files of strangers: what is asked of them before they are read.
+"""Untrusted files: what is asked of them before they are read.
 
 A path may lead to a pipe that never speaks or a device that never ends, a small archive may unfold
 to gigabytes, and a directory of an archive may be all there is to it.

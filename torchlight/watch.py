@@ -26,7 +26,7 @@ RUNNING, WAITING, DONE = "running", "waiting", "done"
 _LONGEST_INTERVAL_S = 2.0
 _PATIENCE_BEATS = 5
 """Beats that a rank may miss once a connection has broken, or once the run is asked to leave."""
-AGAIN = "the same command, without --overwrite, goes on"
+AGAIN = "the same command, without --overwrite, resumes"
 
 
 class Watch:

@@ -37,7 +37,7 @@ _PLACES = "train_feeder_args."
 
 @dataclass(frozen=True)
 class Begun:
-    """What is settled of a run that goes on.
+    """What is settled of a resumed run.
 
     Attributes:
         world: processes that it began with; they decide its steps.
@@ -64,7 +64,7 @@ class WorkDir:
         self._lock = FolderLock(self.path)
 
     def may_hold(self, config: Config) -> bool:
-        """Whether a run lies here that ``config`` could go on with (nothing is written)."""
+        """Whether a run lies here that ``config`` could resume (nothing is written)."""
         return config.phase == "train" and not _starts_over(config) and self.state.exists()
 
     def open(
@@ -74,9 +74,9 @@ class WorkDir:
         data: Identity | None = None,
         world: int = 1,
     ) -> Begun | None:
-        """Lock the folder, save the resolved configuration there; return the run to go on with.
+        """Lock the folder, save the resolved configuration there; return the run to resume.
 
-        A training run goes on where a state of the same recipe lies. A test run leaves a
+        A training run is resumed where a state of the same recipe lies. A test run leaves a
         configuration that is there already as it is, and so does any run that was started by it.
 
         Args:
@@ -137,10 +137,10 @@ class WorkDir:
 
     def _begun(self, config: Config, world: int) -> Begun | None:
         if not self.state.exists():
-            strangers = sorted(p.name for pattern in _WEIGHTS for p in self.path.glob(pattern))
-            if strangers:
+            others = sorted(p.name for pattern in _WEIGHTS for p in self.path.glob(pattern))
+            if others:
                 raise UserError(
-                    f"{self.path}: holds weights ({strangers[0]}) but no state to resume from; "
+                    f"{self.path}: holds weights ({others[0]}) but no state to resume from; "
                     f"{self._ways_out(config, 'them')}"
                 )
             return None
@@ -151,7 +151,7 @@ class WorkDir:
             return self._compare(state, config, world)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise UserError(
-                f"{self.state.slots[0]}: cannot be gone on from ({printable(error)}); "
+                f"{self.state.slots[0]}: cannot be resumed ({printable(error)}); "
                 f"start over with --overwrite"
             ) from error
 

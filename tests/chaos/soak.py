@@ -164,7 +164,7 @@ def soak(minutes: float, seed: int) -> bool:
             length = min(rng.choice(LIVES_S) * rng.uniform(0.5, 1.5), left)
             lives.append(live(config, work, length, ("SIGKILL", "SIGTERM")[len(lives) % 2]))
             print(lives[-1].row(len(lives)), flush=True)
-        resumed = (work / "log.txt").read_text().count("going on from epoch")
+        resumed = (work / "log.txt").read_text().count("resuming from epoch")
         judged = [life.flat for life in lives if life.flat is not None]
         flat = all(judged)
         print(f"{len(lives)} lives, {resumed} resumed; {sum(judged)} of {len(judged)} flat")

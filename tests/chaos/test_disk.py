@@ -149,8 +149,8 @@ def test_a_state_cut_off_at_any_length_falls_back_loudly(config_file, tmp_path):
         logged = (work / "log.txt").read_text()
         assert re.search(
             rf"{newest.name}: damaged \((its checksum does not fit|it is no state, or cut off)\);"
-            " going on from the state before it",
+            " resuming from the state before it",
             logged,
         )
-        assert "going on from epoch 2, step 0" in logged
+        assert "resuming from epoch 2, step 0" in logged
         assert_same_run(work, tmp_path / "plenty")

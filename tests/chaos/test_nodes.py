@@ -186,7 +186,7 @@ def test_a_lost_node_that_comes_back_goes_on_with_the_others(nodes, words, tmp_p
     time.sleep(3 * SILENCE_S)
     nodes.start(1, *words, restarts=3)
     assert nodes.statuses() == [0, 0], nodes.said(0) + nodes.said(1)
-    assert "going on from epoch" in (tmp_path / "w" / "log.txt").read_text()
+    assert "resuming from epoch" in (tmp_path / "w" / "log.txt").read_text()
     nodes.agents.clear()
     for node in (0, 1):
         nodes.start(node, "--config", words[1], "--work-dir", str(tmp_path / "whole"))

@@ -38,7 +38,7 @@ def test_the_launcher_restarts_and_the_run_goes_on(config_file, tmp_path, number
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert re.search(r"going on from epoch [234]", log.read_text())
+    assert re.search(r"resuming from epoch [234]", log.read_text())
     done = run(*words, tmp_path / "whole", processes=2, launcher="torchrun")
     assert done.returncode == 0, done.stderr
     assert_same_run(work, tmp_path / "whole")

@@ -149,7 +149,7 @@ def test_checkpoints_run_nothing_in_one_shot(tmp_path, refused):
 
 
 def _trained(folder):
-    """A work dir whose run has ended, and the line that goes on from it."""
+    """A work dir whose run has ended, and the line that resumes from it."""
     config = _yaml(
         folder / "toy.yaml", {**TRAIN, "base_lr": 0.05, "test_feeder_args": {"split": "test"}}
     )

@@ -240,7 +240,7 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_bit(averaging, trained, monkey
     for count in (2, 9, 15):  # in the first epoch, in the second, in its evaluation
         _stop_at(count, monkeypatch, lambda name=f"stopped_{count}": trained(name, **keys))
         folder = trained(f"stopped_{count}", **keys)
-        assert "going on from epoch" in (folder / "log.txt").read_text()
+        assert "resuming from epoch" in (folder / "log.txt").read_text()
         toy_run.assert_same_run(undisturbed, folder)
 
 
@@ -309,7 +309,7 @@ def test_two_processes_go_on_with_what_one_began(trained, tmp_path, monkeypatch)
     _stop_at(8, monkeypatch, lambda: trained("two", **keys))
     run = Ranks(tmp_path, "--config", str(tmp_path / "c.yaml"), "--work-dir", str(tmp_path / "two"))
     assert run.statuses([0, 1], seconds=200) == [0, 0], run.said(0)
-    assert "going on from epoch 2, step 2" in run.said(0)
+    assert "resuming from epoch 2, step 2" in run.said(0)
     for name in ("best.pt", "runs-2-12.pt"):
         both = [torch.load(f / name, weights_only=True) for f in (one, tmp_path / "two")]
         assert all(torch.allclose(both[0][k], both[1][k], atol=1e-4) for k in both[0])
@@ -351,7 +351,7 @@ def test_a_run_that_was_saved_before_there_were_such_keys_goes_on(trained, monke
         )
         trained("old", num_epoch=2)
     folder = trained("old")
-    assert "going on from epoch 3" in (folder / "log.txt").read_text()
+    assert "resuming from epoch 3" in (folder / "log.txt").read_text()
     toy_run.assert_same_run(trained("undisturbed"), folder)
 
 

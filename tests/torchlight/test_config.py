@@ -107,7 +107,7 @@ def test_all_faults_are_in_one_line_with_file_and_key(config_file, values, words
     ("words", "expected"),
     [
         (["--base-lrr", "1"], "--base-lr"),
-        (["stray"], "belongs to no flag"),
+        (["stray"], "unexpected argument"),
         (["--model-args", "novalue"], "KEY=VALUE"),
         (["--model-args", "a={"], "^--model-args a: "),
     ],
