@@ -85,7 +85,7 @@ def test_two_processes_go_on_as_the_one_that_began(config_file, tmp_path):
     assert "the same steps of 8 samples" in logged
     assert "cannot share out" in logged
     assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "cut")) < 1e-6
-    means = [re.findall(r"epoch \d/4: .* %[^;]*;", log_of(tmp_path / w)) for w in ("whole", "cut")]
+    means = [re.findall(r"epoch \d/4: [^;]*;", log_of(tmp_path / w)) for w in ("whole", "cut")]
     assert len(means[0]) == 4
     assert means[0] == means[1]
 
