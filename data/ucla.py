@@ -95,11 +95,6 @@ def parse_name(name: str) -> SampleName:
     return SampleName(action, subject, take, view, ACTIONS.index(action))
 
 
-def in_split(name: str, split: str) -> bool:
-    """Say whether a sample belongs to ``split``, "train" (views 1 and 2) or "test" (view 3)."""
-    return parse_name(name).view in VIEWS[split]
-
-
 def read_sequence(path: Path) -> np.ndarray:
     """Read and check one file; return its joints, float64 (T, 20, 3), T >= 1.
 

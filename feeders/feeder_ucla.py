@@ -34,6 +34,8 @@ class Feeder(SkeletonDataset):
         label_path: the split as published configurations give it, a text with "train" or "val"
             in it.
         split: "train" (views 1 and 2; the default) or "test" (view 3; "val" means the same).
+        views: cameras of the split to keep, to choose a recipe on another camera than it is trained
+            on without the test split: ``views=[1]`` against ``split=train views=[2]``.
         root: folder of the JSON files.
         cache_dir: where the parsed files are kept; None is the user's cache folder.
         repeat: how often each sequence is seen in an epoch.
@@ -59,6 +61,7 @@ class Feeder(SkeletonDataset):
         streams: str | Sequence[str] | None = None,
         label_path: str | None = None,
         split: str | None = None,
+        views: Sequence[int] | None = None,
         root: str | os.PathLike[str] = ucla.DEFAULT_ROOT,
         cache_dir: str | os.PathLike[str] | None = None,
         repeat: int = 1,
@@ -88,7 +91,7 @@ class Feeder(SkeletonDataset):
         own = training_transforms(window) if training else test_transforms(window)
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
-            _source(root, cache_dir, split, debug, kept_as),
+            _source(root, cache_dir, split, _views(split, views), debug, kept_as),
             transforms=[*own, *transforms],
             streams=streams,
             repeat=repeat,
@@ -119,17 +122,18 @@ def _source(
     root: str | os.PathLike[str],
     cache_dir: str | os.PathLike[str] | None,
     split: str,
+    views: Sequence[int],
     debug: bool,
     dtype: str,
 ) -> ArraySource:
-    """The split's sequences."""
+    """The split's sequences of these views."""
     data = ucla.load(root, cache_dir)
     frames = np.split(data.joints, np.cumsum(data.lengths)[:-1])
-    chosen = [i for i, name in enumerate(data.names) if ucla.in_split(name, split)]
+    chosen = [i for i, name in enumerate(data.names) if ucla.parse_name(name).view in views]
     chosen = chosen[: DEBUG_SAMPLES if debug else None]
     if not chosen:
-        views = " and ".join(str(view) for view in ucla.VIEWS[split])
-        raise DataError(f"{root}: no sequence of the {split} split (view {views})")
+        told = " and ".join(map(str, views))
+        raise DataError(f"{root}: no sequence of the {split} split (view {told})")
     names = [data.names[i] for i in chosen]
     parsed = [ucla.parse_name(name) for name in names]
     return ArraySource(
@@ -140,6 +144,14 @@ def _source(
         [np.ascontiguousarray(frames[i].transpose(2, 0, 1)[..., None], dtype) for i in chosen],
         ucla.CLASS_NAMES,
     )
+
+
+def _views(split: str, views: Sequence[int] | None) -> tuple[int, ...]:
+    """The views of a split that are asked for, or all of them."""
+    known = ucla.VIEWS[split]
+    if views is not None and not (views and set(views) <= set(known)):
+        raise DataError(f"views: {list(views)} are not views of the {split} split, {list(known)}")
+    return known if views is None else tuple(views)
 
 
 def resolve_split(split: str | None, label_path: str | None) -> str:

@@ -268,6 +268,8 @@ def _flags(places: Sequence[str], card: Card, keys: Iterable[str]) -> str:
 
 def _word(value: Any) -> str:
     """A value as a word of the command line."""
+    if isinstance(value, list):
+        return shlex.quote(f"[{','.join(map(str, value))}]")
     return shlex.quote("null" if value is None else str(value))
 
 

@@ -52,7 +52,7 @@ def test_names_labels_and_splits_are_the_published_ones(shared):
         )
     names = sorted(path.stem for path in (shared / "data" / "NW-UCLA" / "all_sqe").iterdir())
     for split, key in (("train", "n_train"), ("test", "n_val")):
-        assert sum(ucla.in_split(name, split) for name in names) == index[key]
+        assert sum(ucla.parse_name(name).view in ucla.VIEWS[split] for name in names) == index[key]
 
 
 @pytest.mark.parametrize(

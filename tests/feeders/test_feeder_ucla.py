@@ -131,6 +131,12 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(make):
     assert np.array_equal(twin.get_batch(range(6))[0], first)
 
 
+def test_a_camera_may_be_kept_for_choosing(make):
+    one, two = make(views=[1]), make(views=[2], augment=False)
+    assert sorted(one.sample_names + two.sample_names) == sorted(LENGTHS)
+    assert {name[-1] for name in one.sample_names} == {"1"}
+
+
 def test_streams_are_fused_as_channels(make):
     one, two = make(data_path="joint", seed=3)[1][0], make(data_path="bone motion", seed=3)[1][0]
     both = make(streams=["joint", "bone_motion"], seed=3)
@@ -193,6 +199,8 @@ def test_window_and_published_switches(make):
         ({"data_path": "velocity"}, "data_path: 'velocity' is not one of 'joint', 'bone'"),
         ({"data_path": "bone", "streams": "joint"}, "leave out data_path"),
         ({"streams": ["joint", "speed"]}, "streams: 'speed' is none of joint"),
+        ({"views": [3]}, r"views: \[3\] are not views of the train split, \[1, 2\]"),
+        ({"views": []}, r"views: \[\] are not views"),
         ({"repeat": 0}, "repeat: 0 is not a whole number of at least 1"),
         ({"repeat": 2.5}, "repeat: 2.5"),
         ({"window_size": 0}, "window_size: 0"),
