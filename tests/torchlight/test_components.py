@@ -303,6 +303,7 @@ def test_a_step_that_is_skipped_is_not_averaged(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # AdamW makes whole steps of gradients that are rounding
 def test_two_processes_go_on_with_what_one_began(trained, tmp_path, monkeypatch):
     keys = {**FULL, "num_epoch": 2}
     one = trained("one", **keys)
