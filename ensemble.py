@@ -46,10 +46,10 @@ def _run(args: argparse.Namespace) -> int:
     streams = _streams(args)
     tables = [read_scores(path) for _, path in streams]
     joined = fusion.join(tables)
-    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
-    sys.stderr.writelines(fusion.doubled(tables, titles))
     labels = _labels(args, tables, joined.names)
     fusion.check_labels(labels, joined)
+    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
+    sys.stderr.writelines(fusion.doubled(tables, titles))
     scores = fusion.normalised(joined.scores, args.normalise)
     weights, origin = _weights(args, [key for key, _ in streams])
     if args.search:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, told
+from .errors import UserError, printable, told
 from .values import fitted_argument, meaning, type_fault
 
 Aliases = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -117,7 +117,8 @@ def resolve(
     module_name, _, attribute = ours.rpartition(".")
     parts = ours.split(".")
     if not module_name or not all(part.isidentifier() for part in parts):
-        raise UserError(f'{key}: "{name}" is not a dotted name such as package.module.Class')
+        told_name = printable(name)
+        raise UserError(f'{key}: "{told_name}" is not a dotted name such as package.module.Class')
     allowed = {*allowed, *([parts[0]] if module_name == within else [])}
     if parts[0] not in allowed:
         raise UserError(

@@ -198,12 +198,13 @@ def state(path: Path, folder: Path) -> None:
 
 
 def _command(main: Callable[[list[str]], int], line: list[str]) -> None:
-    """Run a command in this process; raise what it printed where it refused."""
+    """Run a command in this process; raise what it printed, less notes, where it refused."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(line)
     if status:
-        raise Refused(err.getvalue().removesuffix("\n"))
+        lines = [line for line in err.getvalue().splitlines() if not line.startswith("note: ")]
+        raise Refused("\n".join(lines))
 
 
 READERS: dict[str, Callable[[Path, Path], None]] = {
