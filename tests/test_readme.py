@@ -169,7 +169,7 @@ def test_a_chain_without_data_runs_as_it_stands(mark: str, checkout: Path) -> No
 
 @pytest.mark.slow
 def test_the_ucla_chain_runs_as_it_stands(checkout: Path) -> None:
-    (block,) = [block for block in BLOCKS if "config/ucla/tune.yaml" in block]
+    (block,) = [block for block in BLOCKS if "ensemble.py --dataset NW-UCLA" in block]
     _run(block, checkout)
 
 
