@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data.errors import DataError
 from data.labels import class_numbers
 from data.skeletons import Skeleton, bone_parents
 from feeders.arguments import at_least_one
@@ -51,7 +52,7 @@ class SkeletonDataset:
 
     Args:
         source: of the clips.
-        transforms: applied in this order; the last must leave all clips the same length.
+        transforms: applied in this order; the last must leave all clips the same shape.
         streams: "joint", "bone", "joint_motion", "bone_motion", or several of them, which are
             concatenated as input channels.
         repeat: how often each clip is seen in an epoch.
@@ -87,11 +88,17 @@ class SkeletonDataset:
         self.repeat = at_least_one("repeat", repeat)
         self.seed, self.epoch, self.dtype = seed, 0, dtype
         self._parents = bone_parents(source.skeleton)
+        self._shape: tuple[int, ...] | None = None  # of a clip, once one is known
         self._random = KeyedGenerator()
         self.description: dict[str, Any] = {}
         self.described_by: dict[str, dict[str, Any]] = {}
         self.describe("skeleton", source.skeleton.name)
         self.describe("streams", list(self.streams), streams=list(self.streams))
+        windows = [t.window for t in self.transforms if hasattr(t, "window")]
+        if windows:
+            self.describe("window", windows[-1])
+        prepared = [word for t in self.transforms for word in getattr(t, "preprocessing", ())]
+        self.describe("preprocessing", list(dict.fromkeys(prepared)))
 
     def describe(self, key: str, value: Any, **arguments: Any) -> None:
         """Add to the description, with the arguments that decide it."""
@@ -138,6 +145,13 @@ class SkeletonDataset:
         rng = self._random.at(self.seed, self.epoch, index)
         for transform in self.transforms:
             x = transform(x, rng)
+        self._shape = self._shape or x.shape
+        if x.shape != self._shape:
+            raise DataError(
+                f"transforms: sample {self.sample_names[index % self._count]} comes out as "
+                f"{x.shape}, others as {self._shape}; bring all to one length (EvenFrames, "
+                "CropResize, ...) and number of persons (Persons)"
+            )
         return x
 
 

@@ -11,8 +11,8 @@ from data import demo
 from data.errors import DataError
 from data.skeletons import NTU
 from data.splits import NTU120, parse_name
-from feeders.arguments import at_least_one, one_of
-from feeders.dataset import ArraySource, SkeletonDataset
+from feeders.arguments import at_least_one, one_of, refuse_unheard
+from feeders.dataset import ArraySource, SkeletonDataset, Transform
 from feeders.streams import published_streams
 from feeders.transforms import Centre, CropResize, RandomRotate
 
@@ -29,7 +29,7 @@ class Feeder(SkeletonDataset):
         streams: one or several, fused; or the published spelling, bone and vel.
         repeat: how often each clip is seen in an epoch.
         augment: random crop and rotation; None means in the training split only.
-        transforms: more of them, after these.
+        transforms: more of them, after these; with ``only_transforms`` instead of these.
         seed: of the augmentation.
         data_seed: of the data themselves.
 
@@ -51,6 +51,7 @@ class Feeder(SkeletonDataset):
         repeat: int = 1,
         augment: bool | None = None,
         transforms: Sequence[Any] = (),
+        only_transforms: bool = False,
         seed: int = 0,
         data_seed: int = 0,
     ) -> None:
@@ -72,14 +73,18 @@ class Feeder(SkeletonDataset):
         )
         crop = CropResize(ratios=[0.7, 1.0] if training else [1.0], window=window, shortest=1)
         rotate = [RandomRotate(degrees=[10, 30, 0], order="xyz")] if training else []
+        own: list[Transform] = [Centre(joint=1), crop, *rotate]
+        if only_transforms:
+            refuse_unheard(Feeder, transforms, augment=augment, window_size=window_size)
+            own = []
         super().__init__(
             source,
-            transforms=[Centre(joint=1), crop, *rotate, *transforms],
+            transforms=[*own, *transforms],
             streams=published_streams(streams, bone=bone, vel=vel),
             repeat=repeat,
             seed=seed,
         )
         if streams is None:
             self.describe("streams", list(self.streams), bone=bone, vel=vel)
-        self.describe("window", window, window_size=window_size)
-        self.describe("preprocessing", ["centre"])
+        if not only_transforms:
+            self.described_by["window"] = {"window_size": window_size}

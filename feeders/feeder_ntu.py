@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.skeletons import NTU
-from feeders.arguments import at_least_one
+from feeders.arguments import at_least_one, refuse_unheard
 from feeders.dataset import SkeletonDataset, Transform
 from feeders.sources import PERSONS, NtuSource, open_ntu
 from feeders.streams import published_streams
@@ -55,6 +55,8 @@ class Feeder(SkeletonDataset):
         streams: one or several, fused; or the published spelling, bone: each joint relative to its
             partner, vel: differences between successive frames.
         transforms: more of them, after these.
+        only_transforms: ``transforms`` alone: a clip is (3, T, 25, M), T the frames it has, M 1 or
+            2 (or as a ``.npz`` has them, zeros after its end).
         repeat: how often each sample is seen in an epoch.
         seed: of all random numbers.
 
@@ -82,6 +84,7 @@ class Feeder(SkeletonDataset):
         bone: bool = False,
         vel: bool = False,
         transforms: Sequence[Any] = (),
+        only_transforms: bool = False,
         repeat: int = 1,
         seed: int = 0,
     ) -> None:
@@ -108,6 +111,19 @@ class Feeder(SkeletonDataset):
             steps.append(Standardise(mean=mean, std=std))
         if random_rot:
             steps.append(RandomRotate(degrees=[MAX_ANGLE] * 3))
+        if only_transforms:
+            refuse_unheard(
+                Feeder,
+                transforms,
+                p_interval=ratios,
+                window_size=window_size,
+                random_choose=random_choose,
+                random_shift=random_shift,
+                random_move=random_move,
+                random_rot=random_rot,
+                normalization=normalization,
+            )
+            steps = []
         super().__init__(
             source.first(DEBUG_SAMPLES) if debug else source,
             transforms=[*steps, *transforms],
@@ -117,9 +133,9 @@ class Feeder(SkeletonDataset):
         )
         if streams is None:
             self.describe("streams", list(self.streams), bone=bone, vel=vel)
-        self.describe("window", window, window_size=window_size)
-        steps_told = ["standardise"] if normalization else []
-        self.describe("preprocessing", steps_told, normalization=normalization)
+        if not only_transforms:
+            self.described_by["window"] = {"window_size": window_size}
+            self.described_by["preprocessing"] = {"normalization": normalization}
         if benchmark is not None:  # samples for testing on one are for training on another
             self.describe("benchmark", benchmark, benchmark=benchmark)
 

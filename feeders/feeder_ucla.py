@@ -13,7 +13,7 @@ import numpy as np
 from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA
-from feeders.arguments import at_least_one, one_of
+from feeders.arguments import at_least_one, one_of, refuse_unheard
 from feeders.dataset import ArraySource, SkeletonDataset, Transform
 from feeders.streams import stream_names
 from feeders.transforms import Centre, EvenFrames, RandomFrames, RandomRotate, UnitBox
@@ -41,7 +41,7 @@ class Feeder(SkeletonDataset):
         repeat: how often each sequence is seen in an epoch.
         window_size: number of frames; -1 means 52.
         augment: random rotation and frames; None means in the training split only.
-        transforms: more of them, after these.
+        transforms: more of them, after these; with ``only_transforms`` instead of these.
         debug: only the first 100 samples.
         random_choose, use_mmap: accepted as published. Augmentation always draws its frames at
             random, and the data are always shared through the cache.
@@ -68,6 +68,7 @@ class Feeder(SkeletonDataset):
         window_size: int = -1,
         augment: bool | None = None,
         transforms: Sequence[Any] = (),
+        only_transforms: bool = False,
         debug: bool = False,
         random_choose: bool = False,
         random_shift: bool = False,
@@ -89,6 +90,10 @@ class Feeder(SkeletonDataset):
             )
         training = split == "train" if augment is None else augment
         own = training_transforms(window) if training else test_transforms(window)
+        if only_transforms:
+            asked = -1 if window == WINDOW else window_size
+            refuse_unheard(Feeder, transforms, augment=augment, window_size=asked)
+            own = []
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
             _source(root, cache_dir, split, _views(split, views), debug, kept_as),
@@ -100,8 +105,8 @@ class Feeder(SkeletonDataset):
         )
         if data_path is not None:
             self.describe("streams", list(self.streams), data_path=data_path)
-        self.describe("window", window, window_size=window_size)
-        self.describe("preprocessing", ["centre", "unit_box"])
+        if not only_transforms:
+            self.described_by["window"] = {"window_size": window_size}
 
 
 _PUBLISHED_STREAMS = ("joint", "bone", "motion", "bone motion")

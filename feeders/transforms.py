@@ -6,7 +6,8 @@ from it in the order of the list. In a configuration a transform is a line,
 
     transforms: [Centre, {name: CropResize, ratios: [0.5, 1], window: 64}, my_package.Mine]
 
-Any class with ``__call__(self, x, rng)`` serves. Arguments are keywords.
+Any class with ``__call__(self, x, rng)`` serves. Arguments are keywords. One with an attribute
+``preprocessing``, a list of words, is no augmentation: training and testing must agree in it.
 """
 
 import math
@@ -25,6 +26,7 @@ class Centre:
 
     def __init__(self, *, joint: int = 1) -> None:
         self.joint = joint
+        self.preprocessing = ["centre" if joint == 1 else f"centre on joint {joint}"]
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return x - x[:, :1, self.joint : self.joint + 1, :1]
@@ -145,6 +147,7 @@ class UnitBox:
 
     def __init__(self, *, per_axis: bool = True) -> None:
         self.per_axis = per_axis
+        self.preprocessing = ["centre", "unit_box" if per_axis else "unit_box_in_proportion"]
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         flat = x.reshape(len(x), -1)
@@ -225,6 +228,8 @@ class RandomMove:
 
 class Standardise:
     """Subtract a mean and divide by a deviation, arrays that broadcast over (C, T, V, M)."""
+
+    preprocessing = ("standardise",)
 
     def __init__(self, *, mean: np.ndarray, std: np.ndarray) -> None:
         self.mean, self.std = mean, std

@@ -35,12 +35,12 @@ def run(tmp_path, monkeypatch):
         lambda self, *args: (seen.append(b[0]) or b for b in epoch(self, *args)),
     )
 
-    def call(transforms):
+    def call(transforms, **more):
         data = {"data_path": "joint", "root": str(tmp_path / "data")}
         config = {
             "feeder": "feeders.feeder_ucla.Feeder",
             "model": "model.classifier.Model",
-            "train_feeder_args": {**data, "repeat": 1, "transforms": transforms},
+            "train_feeder_args": {**data, "repeat": 1, "transforms": transforms, **more},
             "test_feeder_args": data,
             "model_args": {
                 **{"num_class": 10, "num_point": 20, "num_person": 1, "channels": [8, 16]},
@@ -62,6 +62,15 @@ def test_own_and_named_transforms_are_applied_in_order(run):
     x = np.concatenate([np.asarray(batch) for batch in seen])
     assert set(np.unique(x).tolist()) == {0.0, 2.5}
     assert ((x == 0).all(axis=(2, 3, 4)).sum(axis=1) == 1).all()
+
+
+def test_the_list_may_be_whole_and_testing_must_agree_in_its_preprocessing(run, capsys):
+    frames = {"name": "EvenFrames", "window": 52}
+    assert run(["Centre", "UnitBox", frames], only_transforms=True)[0] == 0
+    assert run(["Centre", frames], only_transforms=True)[0] == 2
+    error = capsys.readouterr().err
+    assert "preprocessing" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

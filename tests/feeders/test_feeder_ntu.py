@@ -10,7 +10,15 @@ from data.preparation.steps import write_published
 from data.splits import NTU120, parse_name
 from data.store import write_store
 from feeders.feeder_ntu import Feeder
-from feeders.transforms import CropResize, count_valid, resize
+from feeders.transforms import (
+    CropResize,
+    Persons,
+    RandomRotate,
+    UnitBox,
+    ValidFrames,
+    count_valid,
+    resize,
+)
 
 TRAINING = {"p_interval": [0.5, 1], "random_rot": True}
 
@@ -57,6 +65,23 @@ def test_equals_the_published_test_path(shared, stream):
     assert labels.tolist() == expected["labels"].tolist()
     assert indices.tolist() == list(range(6))
     assert feeder.sample_names == expected["sample_name"].tolist()
+
+
+def test_the_whole_list_of_transforms_may_be_said(files):
+    crop, turn = CropResize(ratios=[0.5, 1]), RandomRotate(degrees=[np.rad2deg(0.3)] * 3)
+    published = [ValidFrames(), crop, Persons(count=2), turn]
+    said = store_feeder(files, only_transforms=True, transforms=published)
+    plain = store_feeder(files, **TRAINING)
+    assert np.array_equal(said.get_batch(range(4))[0], plain.get_batch(range(4))[0])
+    assert said.description == plain.description
+    boxed = store_feeder(files, transforms=[UnitBox(per_axis=False)])
+    assert boxed.description["preprocessing"] == ["centre", "unit_box_in_proportion"]
+    lone = store_feeder(files, split="test", only_transforms=True, transforms=[CropResize()])
+    with pytest.raises(DataError, match=r"others as .*number of persons \(Persons\)"):
+        lone.get_batch(range(len(lone)))
+    would = r"p_interval, random_rot would .* set p_interval: \[1.0\], random_rot: false"
+    with pytest.raises(DataError, match=would):
+        store_feeder(files, only_transforms=True, transforms=published, **TRAINING)
 
 
 def synthetic(shared, split):

@@ -10,6 +10,7 @@ from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA, bone_parents
 from feeders.feeder_ucla import Feeder
+from feeders.transforms import Centre, EvenFrames, UnitBox
 
 STREAMS = ("joint", "bone", "motion", "bone motion")
 LENGTHS = {"a01_s01_e00_v01": 1, "a02_s01_e00_v02": 70, "a12_s02_e01_v01": 33}
@@ -144,6 +145,21 @@ def test_streams_are_fused_as_channels(make):
     assert both.description["streams"] == ["joint", "bone_motion"]
 
 
+def test_the_whole_list_of_transforms_may_be_said(make):
+    """The published list, said by name, gives the published samples and may test them."""
+    published = [Centre(joint=1), UnitBox(), EvenFrames(window=52)]
+    said = make(split="test", only_transforms=True, transforms=published)
+    assert np.array_equal(said.get_batch(range(2))[0], make(split="test").get_batch(range(2))[0])
+    assert said.description == make(split="test").description == make().description
+    other = make(only_transforms=True, transforms=[Centre(joint=1), EvenFrames(window=16)])
+    assert other[0][0].shape == (3, 16, 20, 1)
+    assert other.description["window"] == 16
+    assert other.description["preprocessing"] == ["centre"]
+    uneven = make(only_transforms=True, transforms=[Centre(joint=1)])
+    with pytest.raises(DataError, match=r"sample a02_s01_e00_v02 comes out as \(3, 70, 20, 1\)"):
+        uneven.get_batch(range(3))
+
+
 def test_splits_names_labels_and_subjects(make):
     train, test = make(), make(split="test")
     assert train.sample_names == sorted(LENGTHS)
@@ -201,6 +217,11 @@ def test_window_and_published_switches(make):
         ({"streams": ["joint", "speed"]}, "streams: 'speed' is none of joint"),
         ({"views": [3]}, r"views: \[3\] are not views of the train split, \[1, 2\]"),
         ({"views": []}, r"views: \[\] are not views"),
+        ({"only_transforms": True}, "only_transforms: there are none"),
+        (
+            {"only_transforms": True, "transforms": [Centre()], "augment": False},
+            "only_transforms: augment would have no effect; .* set augment: null",
+        ),
         ({"repeat": 0}, "repeat: 0 is not a whole number of at least 1"),
         ({"repeat": 2.5}, "repeat: 2.5"),
         ({"window_size": 0}, "window_size: 0"),
