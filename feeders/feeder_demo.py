@@ -75,7 +75,7 @@ class Feeder(SkeletonDataset):
         rotate = [RandomRotate(degrees=[10, 30, 0], order="xyz")] if training else []
         own: list[Transform] = [Centre(joint=1), crop, *rotate]
         if only_transforms:
-            refuse_unheard(Feeder, transforms, augment=augment, window_size=window_size)
+            refuse_unheard(Feeder, transforms, augment=augment or None, window_size=window_size)
             own = []
         super().__init__(
             source,

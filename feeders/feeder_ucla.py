@@ -92,7 +92,7 @@ class Feeder(SkeletonDataset):
         own = training_transforms(window) if training else test_transforms(window)
         if only_transforms:
             asked = -1 if window == WINDOW else window_size
-            refuse_unheard(Feeder, transforms, augment=augment, window_size=asked)
+            refuse_unheard(Feeder, transforms, augment=augment or None, window_size=asked)
             own = []
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(

@@ -12,7 +12,7 @@ It may have:
 * ``labels`` (or ``label``, or ``targets``): the labels of all n samples; without them every sample
   is read once to learn its label. ``sample_names`` (or ``sample_name``): n different names; without
   them train_0, train_1, ... ``len(dataset)`` may be a multiple of n, to see each sample several
-  times in an epoch; index i is then sample i % n;
+  times; index i is then sample i % n, and a test takes the mean of a sample's scores;
 * ``class_names``: ``num_class`` of them, for the reports. ``subjects``: n whole numbers, for
   ``val_subjects``. ``set_epoch(epoch)``: called before an epoch, in the loading processes too.
   ``get_batch(indices)``: (inputs, labels, indices) stacked; faster where samples are cheap.
@@ -278,13 +278,6 @@ def check_compatible(
     """
     classes = 0
     scored = {split: own for split, own in datasets.items() if split == "train" or not matched}
-    for split, dataset in datasets.items():
-        n = len(dataset.sample_names)
-        if split != "train" and len(dataset) != n:
-            raise UserError(
-                f"{split} split: {len(dataset)} samples, but {n} names and labels; each sample is "
-                f"scored once, so that there is nothing to repeat"
-            )
     for split, dataset in scored.items():
         classes = _try(config, model, split, dataset, mistakes)
     known = hasattr(model, "num_class")

@@ -131,4 +131,7 @@ class SplitScorer:
             bad = indices[~np.isfinite(scores).all(axis=1)]
             name = self.dataset.sample_names[int(bad[0])]
             raise RunFailed(f"scores of {len(bad)} samples are not finite, among them {name}")
-        return Evaluation(list(self.dataset.sample_names), scores[order], labels[order])
+        names = list(self.dataset.sample_names)
+        # A dataset that shows each sample several times (augmented, say) is scored by their mean.
+        scores = scores[order].reshape(-1, len(names), scores.shape[1]).mean(axis=0)
+        return Evaluation(names, scores, labels[order[: len(names)]])

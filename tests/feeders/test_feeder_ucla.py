@@ -219,7 +219,7 @@ def test_window_and_published_switches(make):
         ({"views": []}, r"views: \[\] are not views"),
         ({"only_transforms": True}, "only_transforms: there are none"),
         (
-            {"only_transforms": True, "transforms": [Centre()], "augment": False},
+            {"only_transforms": True, "transforms": [Centre()], "augment": True},
             "only_transforms: augment would have no effect; .* set augment: null",
         ),
         ({"repeat": 0}, "repeat: 0 is not a whole number of at least 1"),
