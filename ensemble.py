@@ -5,7 +5,7 @@ python ensemble.py --scores W1 W2/epoch1_test_score.pkl W3 --alpha 0.6 0.6 0.4
 python ensemble.py --scores W1 W2 W3 --search --out work_dir/fused
 
 Directories 1 are Koopman models, directories 2 and those without a number plain CTR-GCN. Samples
-are joined by name; those without names, by their position. Labels are those in the score files, or
+are aligned by name; those without names, by their position. Labels are those in the score files, or
 in NTU RGB+D and NW-UCLA sample names, or --labels FILE: a score file with labels, a store, a
 published .npz data set, CTR-GCN's val_label.pkl, or an .npy of whole numbers.
 """
@@ -16,24 +16,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from data.errors import DataError
 from data.labels import STORE_SUFFIXES, labels_in_names, labels_of_data_set
 from data.npz import array_names
 from torchlight import cli
-from torchlight import ensemble as fusion
 from torchlight.errors import UserError
 from torchlight.files import path_argument
-from torchlight.scores import NUMBERED, ScoreTable, read_labels, read_scores
+from torchlight.fusion import ensemble as fusion
+from torchlight.fusion.reading import NUMBERED, ScoreTable, read_labels, read_scores
 
-# In the order of the published weights.
+MODELS = {"1": "Koopman", "2": "CTR-GCN", "": "CTR-GCN"}
+KINDS = ("joint", "bone", "joint-motion", "bone-motion")
 STREAMS = {
-    f"{stream}-dir{number}": f"{model} {stream.replace('-', ' ')}"
-    for number, model in ((1, "Koopman"), (2, "CTR-GCN"), ("", "CTR-GCN"))
-    for stream in ("joint", "bone", "joint-motion", "bone-motion")
+    f"{kind}-dir{n}": f"{MODELS[n]} {kind.replace('-', ' ')}" for n in MODELS for kind in KINDS
 }
+"""Flags and titles, in the order of the published weights."""
 PUBLISHED_WEIGHTS = {"ntu120/xsub": (0.3, 0.4, 0.1, 0.1, 0.4, 0.5, 0.2, 0.0)}
-CTRGCN_WEIGHTS = (0.6, 0.6, 0.4, 0.4)  # of the streams without a number
+CTRGCN_WEIGHTS = dict(zip(list(STREAMS)[-4:], (0.6, 0.6, 0.4, 0.4), strict=True))
 DATASETS = ("ntu/xsub", "ntu/xview", "ntu120/xsub", "ntu120/xset", "NW-UCLA")
 
 
@@ -42,16 +43,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(lambda stage: _run(_parse(argv)), (DataError,))
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    add = parser.add_argument
+    add("--dataset", "--datasets", choices=DATASETS, help="benchmark")
+    for flag, title in STREAMS.items():
+        add(f"--{flag}", type=path_argument, metavar="DIR", help=f"scores of the {title} stream")
+    scores = {"metavar": "DIR_OR_FILE", "help": "any streams, any number"}
+    add("--scores", type=path_argument, nargs="+", default=[], **scores)
+    alpha = (
+        "one for each stream, in the order of the flags above; of two, the second's alone will do"
+    )
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--alpha", nargs="+", type=float, metavar="WEIGHT", help=alpha)
+    either("--search", action="store_true", help="find weights by cross-validation")
+    add("--labels", type=path_argument, metavar="FILE", help="where the labels are")
+    norm = "softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]"
+    add("--normalise", choices=("none", "softmax"), default="none", help=norm)
+    add("--folds", type=int, default=5, help="of the cross-validation [5]")
+    add("--seed", type=int, default=0, help="of the cut into folds [0]")
+    add("--out", type=path_argument, metavar="STEM", help="write the fused scores, .npz and .pkl")
+    add("--overwrite", action="store_true", help="replace the files of --out")
+    args = parser.parse_args(argv)
+    named = [(key, getattr(args, key.replace("-", "_"))) for key in STREAMS]
+    args.streams = [(k, path) for k, path in named if path] + [("", path) for path in args.scores]
+    if not args.streams:
+        raise UserError("no scores given; say --scores DIR ... or --joint-dir1 DIR ...")
+    return args
+
+
 def _run(args: argparse.Namespace) -> int:
-    streams = _streams(args)
-    tables = [read_scores(path) for _, path in streams]
-    joined = fusion.join(tables)
-    labels = _labels(args, tables, joined.names)
-    fusion.check_labels(labels, joined)
-    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in streams]
-    sys.stderr.writelines(fusion.doubled(tables, titles))
-    scores = fusion.normalised(joined.scores, args.normalise)
-    weights, origin = _weights(args, [key for key, _ in streams])
+    tables = [read_scores(path) for _, path in args.streams]
+    scores = fusion.align(tables)
+    labels = _labels(args.labels, tables)
+    if labels.max() >= scores.shape[2]:
+        raise UserError(f"label {labels.max()}, but the scores are of {scores.shape[2]} classes")
+    titles = [f"{STREAMS.get(key, '')} {path}".strip() for key, path in args.streams]
+    sys.stderr.writelines(fusion.duplicates(tables, titles))
+    if args.normalise == "softmax":
+        scores = softmax(scores, axis=2)
+    weights, origin = _weights(args, [key for key, _ in args.streams])
     if args.search:
         found = fusion.search_weights(scores, labels, args.folds, args.seed)
         weights, origin = found.weights.tolist(), "found by --search, fitted to all samples"
@@ -62,47 +93,9 @@ def _run(args: argparse.Namespace) -> int:
     print(f"weights: {origin}; scores: {args.normalise} normalisation")
     print(fusion.summary(titles, scores, weights, fused, labels))
     if args.out:
-        recipe = repr(([float(weight) for weight in weights], args.normalise))
-        paths = fusion.write_fused(args.out, tables, recipe, fused, labels, args.overwrite)
+        paths = fusion.write_fused(args.out, tables[0].names, fused, labels, args.overwrite)
         print(f"wrote {paths['npz']} and {paths['pkl']}")
     return 0
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__)
-    parser.add_argument("--dataset", "--datasets", help=f"benchmark: {', '.join(DATASETS)}")
-    for flag, label in STREAMS.items():
-        told = {"metavar": "DIR", "help": f"scores of the {label} stream"}
-        parser.add_argument(f"--{flag}", type=path_argument, **told)
-    add, scores = parser.add_argument, {"metavar": "DIR_OR_FILE", "help": "any streams, any number"}
-    add("--scores", type=path_argument, nargs="+", default=[], **scores)
-    alpha = (
-        "one for each stream, in the order of the flags above; a single one of two: the second's"
-    )
-    add("--alpha", nargs="+", type=float, metavar="WEIGHT", help=alpha)
-    add("--labels", type=path_argument, metavar="FILE", help="where the labels are")
-    norm = "softmax puts streams of different scales on one, e.g. Koopman and CTR-GCN [none]"
-    add("--normalise", choices=("none", "softmax"), default="none", help=norm)
-    add("--search", action="store_true", help="find weights by cross-validation")
-    add("--folds", type=int, default=5, help="of the cross-validation [5]")
-    add("--seed", type=int, default=0, help="of the cut into folds [0]")
-    out = "write the fused scores, .npz and .pkl"
-    add("--out", type=path_argument, metavar="STEM", help=out)
-    add("--overwrite", action="store_true", help="replace the files of --out")
-    return parser.parse_args(argv)
-
-
-def _streams(args: argparse.Namespace) -> list[tuple[str, Path]]:
-    """(key, path) of the streams given, in the published order."""
-    named = [(key, getattr(args, key.replace("-", "_"))) for key in STREAMS]
-    streams = [(key, path) for key, path in named if path] + [("", path) for path in args.scores]
-    if not streams:
-        raise UserError("no scores given; say --scores DIR ... or --joint-dir1 DIR ...")
-    if args.dataset and args.dataset not in DATASETS:
-        raise UserError(f"--dataset {args.dataset}: not one of {', '.join(DATASETS)}")
-    if args.search and args.alpha:
-        raise UserError("--search and --alpha exclude each other; give one")
-    return streams
 
 
 def _weights(args: argparse.Namespace, keys: list[str]) -> tuple[Sequence[float], str]:
@@ -111,20 +104,20 @@ def _weights(args: argparse.Namespace, keys: list[str]) -> tuple[Sequence[float]
         return [1.0, *args.alpha], "1 and the one given by --alpha, as in CTR-GCN"
     if args.alpha:
         return args.alpha, "given by --alpha"
-    ctrgcn = dict(zip(list(STREAMS)[-4:], CTRGCN_WEIGHTS, strict=True))
-    if len(keys) > 2 and all(key in ctrgcn for key in keys):
-        return [ctrgcn[key] for key in keys], "published for CTR-GCN's streams"
+    if len(keys) > 2 and all(key in CTRGCN_WEIGHTS for key in keys):
+        return [CTRGCN_WEIGHTS[key] for key in keys], "published for CTR-GCN's streams"
     published = dict(zip(STREAMS, PUBLISHED_WEIGHTS.get(args.dataset, ()), strict=False))
-    if published and all(key in published for key in keys):
+    if all(key in published for key in keys):
         return [published[key] for key in keys], f"published for {args.dataset}"
     return [1.0] * len(keys), "equal; none are published for these streams"
 
 
-def _labels(args: argparse.Namespace, tables: list[ScoreTable], names: list[str]) -> np.ndarray:
+def _labels(given: Path | None, tables: list[ScoreTable]) -> np.ndarray:
     """Labels (n,) from --labels, else the score files, else the sample names."""
-    if args.labels:
-        return fusion.pick_labels(_labels_of(args.labels, names), names, str(args.labels))
-    found = fusion.agreed_labels(tables, names)
+    names = tables[0].names
+    if given:
+        return fusion.pick_labels(_labels_of(given, names), names, str(given))
+    found = fusion.agreed_labels(tables)
     found = labels_in_names(names) if found is None else found
     if found is None:
         files = "a data set (.npz, .h5), a score file with labels, val_label.pkl or an .npy of them"

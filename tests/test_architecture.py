@@ -22,7 +22,7 @@ ALLOWED = {
 }
 WITHOUT_TORCH = ("__init__.py", "errors.py", "files.py", "untrusted.py")
 """What data uses of the engine, and what that imports."""
-WINGS = ("data.preparation",)
+WINGS = ("data.preparation", "torchlight.fusion")
 PLUGS = ("data/ntu", "data/ntu120")
 """The command lines that plug a wing in."""
 CONFIGS = sorted(p for p in (ROOT / "config").rglob("*.yaml") if p.parent.name != "_base_")

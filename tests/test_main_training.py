@@ -13,7 +13,7 @@ from launch import run, start
 from toy_run import ALLOW, CONFIG, assert_same_run, train, weights
 
 from torchlight import numerics
-from torchlight.scores import read_scores
+from torchlight.fusion.reading import read_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,7 @@ from toy_ucla import write_ucla
 from model.cpu import training
 from model.cpu.threads import call_on_shares
 from torchlight.checkpoint import load_weights
-from torchlight.scores import read_scores
+from torchlight.fusion.reading import read_scores
 
 SMALL = {"channels": [8, 8]}
 MODEL = {

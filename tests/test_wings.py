@@ -51,8 +51,9 @@ def without(root, tmp_path_factory):
     return copy
 
 
-def test_without_the_engine_and_the_preparation(without):
-    """Training, testing, normalising and a prepared data set do without either wing."""
+def test_without_the_engine_the_preparation_and_the_fusion(without):
+    """Training, testing, normalising and a prepared data set do without either wing; testing
+    writes score files without the one that reads them."""
     tree, run = without("model/cpu", "data/preparation")
     trained = run("main_multigpu.py", *SHORT, "--save-score", "True")
     assert trained.returncode == 0, trained.stderr
@@ -64,6 +65,13 @@ def test_without_the_engine_and_the_preparation(without):
     np.savez(tree / "a.npz", x_train=np.ones((4, 9, 150), "f4"), y_train=np.eye(4))
     read = "from feeders.feeder_ntu import Feeder; print(Feeder(data_path='a.npz')[0][0].shape)"
     assert "(3, 64, 25, 2)" in run("-c", read).stdout
+
+    shutil.rmtree(tree / "torchlight" / "fusion")
+    tested = run("main_multigpu.py", *SHORT, "--save-score", "True", "--phase", "test",
+                 "--weights", "w/best.pt", "--work-dir", "scored")  # fmt: skip
+    assert tested.returncode == 0, tested.stderr
+    assert {"epoch1_test_score.npz", "epoch1_test_score.pkl"} <= set(os.listdir(tree / "scored"))
+    assert "torchlight.fusion" in run("ensemble.py", "--scores", "scored").stderr
 
 
 def test_a_missing_preparation_is_named(without):

@@ -5,7 +5,7 @@ import torch
 
 import main_multigpu
 from torchlight.card import read_card
-from torchlight.scores import read_scores
+from torchlight.fusion.reading import read_scores
 
 CONFIG = {
     "feeder": "toy.Feeder",

@@ -9,10 +9,9 @@ import io
 import pickle
 import re
 import sys
-import zipfile
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -21,15 +20,13 @@ from .card import Card, card_path, sha256_of
 from .distributed import launched_rank
 from .errors import UserError, printable
 from .files import atomic_write, reason
-from .unpickle import NUMPY
-from .untrusted import check_directory, check_members, check_regular
+from .untrusted import one_line, open_archive, open_regular, size_of
 
 Weights = dict[str, torch.Tensor]
 
 _MAGIC = b"TLSTATE1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SERIAL_BYTES = 8
-_PREFIX = "module."
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every key."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "params", "weights")
@@ -40,6 +37,25 @@ _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How torch names what a pickle reaches for and must not."""
 
 
+class _Unused:
+    """Stands for NumPy's numbers and arrays beside the weights."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+_BESIDE_WEIGHTS: list[Any] = [
+    argparse.Namespace,
+    *((_Unused, f"numpy.{name}") for name in ("dtype", "ndarray")),
+    *(
+        (_Unused, f"numpy.{core}.{name}")
+        for core in ("core", "_core")  # NumPy 1 and 2
+        for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+    ),
+]
+
+
 def save_weights(
     path: str | Path, weights: Mapping[str, torch.Tensor], card: Card | None = None
 ) -> None:
@@ -48,7 +64,7 @@ def save_weights(
     A card goes first, so that there are no new weights without one. Whatever happens between the
     two, no card is taken for that of other weights, for it has their checksum.
     """
-    plain = {key.removeprefix(_PREFIX): value.detach().cpu() for key, value in weights.items()}
+    plain = {key.removeprefix("module."): value.detach().cpu() for key, value in weights.items()}
     # Saved to an open file, as torch.save would write a file's name into it: the same weights
     # are then the same bytes, whoever saves them where.
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -68,10 +84,8 @@ def load_weights(path: str | Path) -> Weights:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
-    plain = [(stand_in, name) for name, stand_in in NUMPY.items()]
-    with open(file, "rb") as stream, torch.serialization.safe_globals([argparse.Namespace, *plain]):
-        content = _load(stream, file)
-    content = _unwrapped(content, file)
+    with open(file, "rb") as stream, torch.serialization.safe_globals(_BESIDE_WEIGHTS):
+        content = _unwrapped(_load(stream, file), file)
     for key, value in content.items():
         if not isinstance(key, str) or not key.isprintable() or not torch.is_tensor(value):
             shown = printable(repr(key))
@@ -144,39 +158,24 @@ def _note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def _load(stream: IO[bytes], source: Path) -> Any:
+def _load(stream: BinaryIO, source: Path) -> Any:
     """The content of a ``torch.save`` archive; what would not fit or would run is refused.
 
     Raises:
         UserError: names ``source``.
     """
-    try:
+    with one_line(source, "no weights file"):
         if stream.read(len(_ZIP)) == _ZIP:
-            _check_records(stream)
+            open_archive(stream)  # torch writes records as they are; packed ones could unfold
         stream.seek(0)
-        return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = _FOREIGN.search(str(error))
-        why = "it is no torch.save file of tensors"
-        if found:
-            why = f"it would run {found[1]}; save the model's state_dict() alone"
-        raise UserError(f"{source}: refused, {why}") from error
-    except Exception as error:  # damaged files make torch raise a dozen kinds
-        why = printable(str(error).split("\n")[0] or error)
-        raise UserError(f"{source}: not a readable weights file ({why})") from error
-
-
-def _check_records(stream: IO[bytes]) -> None:
-    """Refuse an archive that unfolds: torch writes its records as they are, never compressed.
-
-    Raises:
-        zipfile.BadZipFile: it is one, or is damaged.
-    """
-    check_directory(stream)
-    with zipfile.ZipFile(stream) as archive:
-        check_members(archive, (zipfile.ZIP_STORED,))
-        if any(info.file_size != info.compress_size for info in archive.infolist()):
-            raise zipfile.BadZipFile("records of another size than they take")
+        try:
+            return torch.load(stream, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = _FOREIGN.search(str(error))
+            why = "it is no torch.save file of tensors"
+            if found:
+                why = f"it would run {found[1]}; save the model's state_dict() alone"
+            raise UserError(f"{source}: refused, {why}") from error
 
 
 def _is_plain(value: torch.Tensor) -> bool:
@@ -201,20 +200,18 @@ def apply_weights(
     left_out = sorted(key for key in own if any(part in key for part in ignore))
     given = {k: v for k, v in weights.items() if not any(part in k for part in ignore)}
     given = fit_keys(given, own, source)
-    missing = [k for k in own if k not in given and k not in left_out]
-    unexpected = [k for k in given if k not in own]
-    shapes = [
-        f"{k} is {tuple(v.shape)}, the model's is {tuple(own[k].shape)}"
-        for k, v in given.items()
-        if k in own and v.shape != own[k].shape
-    ]
+    kinds = {
+        "missing": [k for k in own if k not in given and k not in left_out],
+        "unexpected": [k for k in given if k not in own],
+        "of another shape": [
+            f"{k} is {tuple(v.shape)}, the model's is {tuple(own[k].shape)}"
+            for k, v in given.items()
+            if k in own and v.shape != own[k].shape
+        ],
+    }
     faults = [
         f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
+        for what, keys in kinds.items()
         if keys
     ]
     if faults:
@@ -298,56 +295,46 @@ class StateFile:
         Raises:
             UserError: none is whole, or one cannot be read.
         """
-        whole: dict[int, tuple[int, memoryview]] = {}
+        whole: dict[int, tuple[int, dict[str, Any]]] = {}
         warnings = []
         for slot, path in enumerate(self.slots):
-            if path.exists():
-                try:
-                    whole[slot] = _checked(path)
-                except UserError as error:
-                    warnings.append(str(error))
-                except OSError as error:  # no word about what is in it
-                    raise UserError(
-                        f"{path}: cannot be read ({reason(error)}); the run is kept, and the same "
-                        f"command resumes it once that can be read"
-                    ) from error
+            try:
+                serial, content = _read_state(path)
+                whole[serial] = slot, content
+            except FileNotFoundError:
+                continue
+            except UserError as error:
+                warnings.append(str(error))
+            except OSError as error:  # no word about what is in it
+                raise UserError(
+                    f"{path}: cannot be read ({reason(error)}); the run is kept, and the same "
+                    f"command resumes it once that can be read"
+                ) from error
         if not whole:
             warnings = warnings or [f"{self.slots[0]}: no such file"]
             raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
-        for newest in sorted(whole, key=lambda slot: -whole[slot][0]):
-            try:
-                content = _load(io.BytesIO(whole[newest][1]), self.slots[newest])
-                if not isinstance(content, dict):
-                    raise UserError(f"{self.slots[newest]}: holds no state")
-            except UserError as error:  # the check sum fits, so that we did not write this
-                warnings.append(str(error))
-                continue
-            self._next = 1 - newest
-            return content, warnings
-        raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
+        newest, content = whole[max(whole)]
+        self._next = 1 - newest
+        return content, warnings
 
 
-def _checked(path: Path) -> tuple[int, memoryview]:
-    """Serial number and archive of a state file.
+def _read_state(path: Path) -> tuple[int, dict[str, Any]]:
+    """Serial number and content of a state file.
 
     Raises:
         UserError: it is no state, or its checksum does not fit.
         OSError: it cannot be read.
     """
-    if not _looks_whole(path):
-        raise UserError(f"{path}: damaged (it is no state, or cut off)")
-    raw = path.read_bytes()
-    head = len(_MAGIC) + _DIGEST_BYTES
-    payload = memoryview(raw)[head:]
-    if raw[: len(_MAGIC)] != _MAGIC or hashlib.sha256(payload).digest() != raw[len(_MAGIC) : head]:
-        raise UserError(f"{path}: damaged (its checksum does not fit)")
-    return int.from_bytes(payload[:_SERIAL_BYTES], "big"), payload[_SERIAL_BYTES:]
-
-
-def _looks_whole(path: Path) -> bool:
-    """Whether a state begins and ends as one, looked at before all of it is read into memory."""
-    size = check_regular(path)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:  # its ends are looked at before all of it is read into memory
         head = file.read(len(_MAGIC))
-        file.seek(max(size - _ZIP_END_BYTES, 0))
-        return head == _MAGIC and file.read(len(_ZIP_END)) == _ZIP_END
+        file.seek(max(size_of(file) - _ZIP_END_BYTES, 0))
+        if head != _MAGIC or file.read(len(_ZIP_END)) != _ZIP_END:
+            raise UserError(f"{path}: damaged (it is no state, or cut off)")
+        file.seek(len(_MAGIC))
+        digest, payload = file.read(_DIGEST_BYTES), memoryview(file.read())
+    if hashlib.sha256(payload).digest() != digest:
+        raise UserError(f"{path}: damaged (its checksum does not fit)")
+    content = _load(io.BytesIO(payload[_SERIAL_BYTES:]), path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no state")
+    return int.from_bytes(payload[:_SERIAL_BYTES], "big"), content

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import eigen_normalization
 import main_multigpu
 from torchlight.checkpoint import StateFile, load_weights
-from torchlight.scores import read_scores
+from torchlight.fusion.reading import read_scores
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each purge
 FEEDER = {"actions": 4, "performers": 4, "replications": 1, "window_size": 12}

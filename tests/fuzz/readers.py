@@ -32,7 +32,7 @@ from model.errors import ModelError
 from torchlight.checkpoint import StateFile, apply_weights, load_weights
 from torchlight.config import parse, read_yaml
 from torchlight.errors import RunFailed, UserError
-from torchlight.scores import read_scores
+from torchlight.fusion.reading import read_scores
 from torchlight.workdir import WorkDir
 
 REFUSALS = (UserError, DataError, ModelError, RunFailed)

@@ -76,17 +76,21 @@ def test_an_archive_whose_directory_is_huge_is_refused_unread(tmp_path, lie):
     end = data.rindex(b"PK\x05\x06")
     path = tmp_path / "a.zip"
     path.write_bytes(data[: end + 12] + lie.to_bytes(4, "little") + data[end + 16 :])
-    with pytest.raises(zipfile.BadZipFile, match="directory"):
-        open_archive(path, (zipfile.ZIP_STORED,))
+    with path.open("rb") as file, pytest.raises(zipfile.BadZipFile, match="directory"):
+        open_archive(file)
 
 
 def test_a_sound_archive_is_opened_and_only_with_the_packing_expected(tmp_path):
     path = tmp_path / "a.zip"
-    path.write_bytes(_archive(a=b"x"))
-    with open_archive(path, (zipfile.ZIP_STORED,)) as archive:
-        assert archive.read("a") == b"x"
-    with pytest.raises(zipfile.BadZipFile, match="compressed"):
-        open_archive(path, (zipfile.ZIP_DEFLATED,))
+    path.write_bytes(_archive(a=b"x" * 99))
+    with path.open("rb") as file:
+        assert open_archive(file).read("a") == b"x" * 99
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"x" * 99)
+    with path.open("rb") as file:
+        assert open_archive(file, packed=True).read("a") == b"x" * 99
+        with pytest.raises(zipfile.BadZipFile, match="compressed"):
+            open_archive(file)
 
 
 def test_only_regular_files_within_the_limit_are_read(tmp_path):

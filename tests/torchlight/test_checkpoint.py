@@ -6,7 +6,6 @@ import os
 import pickle
 import resource
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,7 +237,7 @@ def test_a_state_that_cannot_be_read_is_neither_damaged_nor_passed_over(tmp_path
     def refuse(path):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("torchlight.checkpoint.open_regular", refuse)
     with pytest.raises(UserError, match="Stale file handle") as caught:
         StateFile(tmp_path).load()
     assert "--overwrite" not in str(caught.value)

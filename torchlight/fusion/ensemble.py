@@ -1,100 +1,73 @@
-"""Several score tables of the same samples made into one.
+"""Score tables of the same samples fused into one.
 
 Legend: S streams, n samples, c classes; scores (S, n, c) float32; weights (S,).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from torchlight.errors import UserError
+from torchlight.fusion.reading import SUFFIXES, ScoreTable, score_stem
 from torchlight.reports import class_accuracy, confusion, topk_accuracy
-from torchlight.scores import SUFFIXES, ScoreTable, score_stem, some, write_scores
+from torchlight.scores import some, write_scores
 
-Normalise = Literal["none", "softmax"]
 CLASSES_SHOWN = 3
 RIDGE = 1e-3
 """Keeps the searched weights finite where they separate the classes perfectly; in units of the
 cross-entropy, for streams scaled to unit spread."""
 
 
-@dataclass(frozen=True)
-class Joined:
-    """Score tables brought to one order of samples, that of the first table."""
-
-    names: list[str]
-    scores: np.ndarray
-
-    @property
-    def num_class(self) -> int:
-        """c, the number of classes."""
-        return self.scores.shape[2]
-
-
-def join(tables: Sequence[ScoreTable]) -> Joined:
-    """Bring all tables into the sample order of the first.
+def align(tables: Sequence[ScoreTable]) -> np.ndarray:
+    """Scores (S, n, c) of all tables in the sample order of the first.
 
     Raises:
         UserError: a table lacks a sample, has one more, or another number of classes.
     """
     first = tables[0]
-    rows = []
+    scores = []
     for table in tables:
-        if table.num_class != first.num_class:
+        classes, expected = table.scores.shape[1], first.scores.shape[1]
+        missing = set(first.names) - set(table.names)
+        extra = set(table.names) - set(first.names)
+        if classes != expected:
             raise UserError(
-                f"{table.path}: scores of {table.num_class} classes, but {first.path} has "
-                f"{first.num_class}; not the same benchmark"
+                f"{table.path}: scores of {classes} classes, but {first.path} has {expected}; "
+                f"not the same benchmark"
             )
-        if table.numbered != first.numbered and set(table.names) != set(first.names):
-            bare, other = (table, first) if table.numbered else (first, table)
-            raise UserError(
-                f"{bare.path}: its samples have no names, those of {other.path} have "
-                f"({some(other.names)}); they cannot be aligned, save both in one way"
-            )
-        check_same_names(table.names, first.names, str(table.path), str(first.path))
-        position = {name: i for i, name in enumerate(table.names)}
-        rows.append(table.scores[[position[name] for name in first.names]])
-    return Joined(first.names, np.stack(rows))
+        faults = [f"lacks {len(missing)} samples: {some(missing)}"] if missing else []
+        faults += [f"has {len(extra)} others: {some(extra)}"] if extra else []
+        if faults and table.numbered != first.numbered:
+            bare = table if table.numbered else first
+            faults.append(f"those of {bare.path} have no names")
+        if faults:
+            raise UserError(f"{table.path}: not the samples of {first.path}; {'; '.join(faults)}")
+        row = {name: i for i, name in enumerate(table.names)}
+        scores.append(table.scores[[row[name] for name in first.names]])
+    return np.stack(scores)
 
 
-def check_same_names(
-    names: Sequence[str], expected: Sequence[str], source: str, reference: str
-) -> None:
-    """Refuse names that are not those expected, in whatever order.
-
-    Raises:
-        UserError: names some that are missing and some that are too many.
-    """
-    missing, extra = set(expected) - set(names), set(names) - set(expected)
-    faults = [f"lacks {len(missing)} samples: {some(missing)}"] if missing else []
-    faults += [f"has {len(extra)} others: {some(extra)}"] if extra else []
-    if faults:
-        raise UserError(f"{source}: not the samples of {reference}; {'; '.join(faults)}")
-
-
-def agreed_labels(tables: Sequence[ScoreTable], names: Sequence[str]) -> np.ndarray | None:
-    """Labels (n,) of ``names`` that the tables bring along, None where no table has any.
+def agreed_labels(tables: Sequence[ScoreTable]) -> np.ndarray | None:
+    """Labels (n,) that the tables bring along, in the order of the first; None if none has any.
 
     Raises:
         UserError: two tables disagree about a sample.
     """
-    found: np.ndarray | None = None
-    source = ""
+    names = tables[0].names
+    found, source = None, ""
     for table in tables:
         if table.labels is None:
             continue
         known = dict(zip(table.names, table.labels.tolist(), strict=True))
         labels = pick_labels(known, names, str(table.path))
         if found is not None and (labels != found).any():
-            bad = [names[i] for i in np.flatnonzero(labels != found).tolist()]
+            bad = [names[i] for i in np.flatnonzero(labels != found)]
             raise UserError(f"{table.path}: labels differ from {source} for {some(bad)}")
         found, source = labels, source or str(table.path)
     return found
@@ -112,8 +85,8 @@ def pick_labels(labels: Mapping[str, int], names: Sequence[str], source: str) ->
     return np.array([labels[name] for name in names], dtype=np.int64)
 
 
-def doubled(tables: Sequence[ScoreTable], titles: Sequence[str]) -> list[str]:
-    """A line for each two streams that are one: an ensemble gains nothing from the second."""
+def duplicates(tables: Sequence[ScoreTable], titles: Sequence[str]) -> list[str]:
+    """A warning for each two streams that are one: an ensemble gains nothing from the second."""
     lines = []
     for (title, one), (other_title, other) in combinations(zip(titles, tables, strict=True), 2):
         a, b = one.card, other.card
@@ -127,29 +100,6 @@ def doubled(tables: Sequence[ScoreTable], titles: Sequence[str]) -> list[str]:
             continue
         lines.append(f"warning: {title} and {other_title} {why}\n")
     return lines
-
-
-def check_labels(labels: np.ndarray, joined: Joined) -> None:
-    """Refuse labels that the scores have no class for.
-
-    Raises:
-        UserError: names the largest label.
-    """
-    if labels.max() >= joined.num_class:
-        raise UserError(f"label {labels.max()}, but the scores are of {joined.num_class} classes")
-
-
-def normalised(scores: np.ndarray, how: Normalise) -> np.ndarray:
-    """Scores (S, n, c) float32 as they are, or each stream's softmax over the classes.
-
-    Softmax makes streams comparable whose scores live on different scales.
-    """
-    if how == "none":
-        return scores
-    shares = np.empty_like(scores)
-    for share, stream in zip(shares, scores, strict=True):  # in double precision, one at a time
-        share[:] = softmax(stream.astype(np.float64), axis=1)
-    return shares
 
 
 def fuse(scores: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -170,24 +120,22 @@ def fuse(scores: np.ndarray, weights: Sequence[float] | np.ndarray) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class Search:
-    """Searched weights, and what they are worth.
-
-    Attributes:
-        weights: (S,) float64, not negative, of sum 1; fitted to all samples.
-        fitted, equal: accuracy on all samples, with these and with equal weights.
-        losses: cross-entropy on all samples, with these and with equal weights, each at its best
-            scale. These weights are never worse than equal ones, in neither of the two.
-        held_out: accuracy of weights fitted without the sample they are asked about, each sample
-            being left out once.
-        folds: number of parts the samples were cut into.
-    """
+class Fit:
+    """Weights (S,) of sum 1, not negative; accuracy and cross-entropy on the samples fitted to,
+    with these and with equal weights, each at its best scale."""
 
     weights: np.ndarray
     fitted: float
-    held_out: float
     equal: float
     losses: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Search(Fit):
+    """A fit to all samples. ``held_out`` is the accuracy of weights fitted without the sample they
+    are asked about, each sample being left out once, in one of ``folds`` parts."""
+
+    held_out: float
     folds: int
 
     def __str__(self) -> str:
@@ -220,33 +168,26 @@ def search_weights(scores: np.ndarray, labels: np.ndarray, folds: int = 5, seed:
     """
     if not 2 <= folds <= len(labels):
         raise UserError(f"--folds {folds}: must be 2 to {len(labels)}, the number of samples")
-    present = np.bincount(labels)
-    splitter = StratifiedKFold if present[present > 0].min() >= folds else KFold
-    parts = splitter(folds, shuffle=True, random_state=seed).split(labels, labels)
+    counts = np.bincount(labels)
+    splitter = StratifiedKFold if counts[counts > 0].min() >= folds else KFold
     hits = 0
-    for rest, held in parts:
-        weights = _choose_weights(scores[:, rest], labels[rest])[0]
+    for rest, held in splitter(folds, shuffle=True, random_state=seed).split(labels, labels):
+        weights = _choose_weights(scores[:, rest], labels[rest]).weights
         hits += int((fuse(scores[:, held], weights).argmax(axis=1) == labels[held]).sum())
-    weights, (fitted, equal), losses = _choose_weights(scores, labels)
-    return Search(weights, fitted, hits / len(labels), equal, losses, folds)
+    best = _choose_weights(scores, labels)
+    return Search(**vars(best), held_out=hits / len(labels), folds=folds)
 
 
-Pair = tuple[float, float]
-
-
-def _choose_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Pair, Pair]:
-    """Weights (S,), their accuracy and that of equal ones, their cross-entropy and that of those.
-
-    They minimise the cross-entropy, unless equal ones are better in one of the two.
-    """
+def _choose_weights(scores: np.ndarray, labels: np.ndarray) -> Fit:
+    """The weights of least cross-entropy, unless equal ones are better in one of the two."""
     even = np.full(len(scores), 1 / len(scores))
     weights, loss = _fit_weights(scores, labels)
     fused = fuse(scores, even)
     own, equal = (topk_accuracy(s, labels, (1,))[1] for s in (fuse(scores, weights), fused))
     equal_loss = _fit_weights(fused[None], labels)[1]
     if own < equal or loss > equal_loss:
-        return even, (equal, equal), (equal_loss, equal_loss)
-    return weights, (own, equal), (loss, equal_loss)
+        return Fit(even, equal, equal, (equal_loss, equal_loss))
+    return Fit(weights, own, equal, (loss, equal_loss))
 
 
 def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -264,8 +205,8 @@ def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, fl
         loss = -log_p[rows, labels].mean() + ridge * (weights @ weights)
         return loss, slope / len(labels) + 2 * ridge * weights
 
-    start = np.ones(len(streams))
     bounds = [(0.0, None)] * len(streams)
+    start = np.ones(len(streams))
     found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B").x
     weights, total = found / spread, (found / spread).sum()
     even = np.full(len(weights), 1 / len(weights))
@@ -275,7 +216,7 @@ def _fit_weights(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, fl
 def summary(
     titles: Sequence[str],
     scores: np.ndarray,
-    weights: Sequence[float] | np.ndarray,
+    weights: Sequence[float],
     fused: np.ndarray,
     labels: np.ndarray,
 ) -> str:
@@ -283,35 +224,26 @@ def summary(
 
     The last two lines are those that published tools print.
     """
+    tops = [topk_accuracy(stream, labels) for stream in scores]
     lines = [f"{'weight':>8} {'top-1':>8} {'top-5':>8}  stream"]
-    tops = []
-    for title, stream, weight in zip(titles, scores, weights, strict=True):
-        top = topk_accuracy(stream, labels)
-        tops.append(top[1])
+    for title, weight, top in zip(titles, weights, tops, strict=True):
         lines.append(f"{weight:8.4f} {top[1]:8.2%} {top[5]:8.2%}  {title}")
-    top = topk_accuracy(fused, labels)
-    lines.append(f"{'':8} {top[1]:8.2%} {top[5]:8.2%}  ensemble, {len(labels)} samples")
-    lines.append(f"gain over the best stream: {100 * (top[1] - max(tops)):+.2f} points")
+    all_ = topk_accuracy(fused, labels)
+    lines.append(f"{'':8} {all_[1]:8.2%} {all_[5]:8.2%}  ensemble, {len(labels)} samples")
+    gain = all_[1] - max(top[1] for top in tops)
+    lines.append(f"gain over the best stream: {100 * gain:+.2f} points")
     accuracy = class_accuracy(confusion(fused, labels))
     order = [c for c in np.argsort(accuracy, kind="stable").tolist() if not np.isnan(accuracy[c])]
     for word, classes in (("best", order[::-1]), ("worst", order)):
         shown = [f"{c} ({accuracy[c]:.1%})" for c in classes[:CLASSES_SHOWN]]
         lines.append(f"{word} classes: {', '.join(shown)}")
-    lines += [f"Top{k} Acc: {100 * top[k]:.4f}%" for k in (1, 5)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"Top{k} Acc: {100 * all_[k]:.4f}%" for k in (1, 5))])
 
 
 def write_fused(
-    out: str | Path,
-    tables: Sequence[ScoreTable],
-    recipe: str,
-    fused: np.ndarray,
-    labels: np.ndarray,
-    overwrite: bool = False,
+    out: str | Path, names: Sequence[str], fused: np.ndarray, labels: np.ndarray, overwrite: bool
 ) -> dict[str, Path]:
-    """Write fused scores (n, c) in the sample order of the first table, for further ensembling.
-
-    Their configuration's hash stands for the parts and ``recipe`` (weights, normalisation).
+    """Write fused scores (n, c) for further ensembling; return the paths.
 
     Raises:
         UserError: a file is there already and ``overwrite`` is not said.
@@ -321,7 +253,4 @@ def write_fused(
         if path.exists() and not overwrite:
             raise UserError(f"{path}: is there already; say --overwrite, or another --out")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(recipe.encode())
-    for table in tables:
-        digest.update((table.config_hash or "").encode() or table.scores.tobytes())
-    return write_scores(stem, tables[0].names, fused, labels, digest.hexdigest())
+    return write_scores(stem, names, fused, labels)

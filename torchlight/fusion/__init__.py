@@ -1,0 +1,1 @@
+"""Score files read and fused: the wing behind ``ensemble.py``."""
