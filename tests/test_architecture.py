@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,13 @@ def test_the_core_imports_no_wing():
             if place not in PLUGS and not place.replace("/", ".").startswith(WINGS):
                 found = {name for name in imported(path) if name.startswith(WINGS)}
                 assert not found, f"{path.relative_to(ROOT)} imports {found}"
+
+
+def test_every_package_of_torchlight_is_installed():
+    listed = tomllib.loads((ROOT / "torchlight" / "pyproject.toml").read_text())
+    there = {path.parent.relative_to(ROOT) for path in (ROOT / "torchlight").rglob("__init__.py")}
+    expected = {place.as_posix().replace("/", ".") for place in there}
+    assert set(listed["tool"]["setuptools"]["packages"]) == expected
 
 
 def test_the_core_of_the_model_knows_no_engine():
