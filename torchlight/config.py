@@ -599,6 +599,7 @@ def _parser(description: str, parents: list[argparse.ArgumentParser]) -> Parser:
         nargs: Any = {"list": "*", "dict": "+", "bool": "?"}.get(kind)
         parser.add_argument(
             f"--{name.replace('_', '-')}",
+            action="extend" if kind == "dict" else "store",
             nargs=nargs,
             const="true" if kind == "bool" else None,
             default=argparse.SUPPRESS,

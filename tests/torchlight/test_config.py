@@ -391,3 +391,10 @@ def test_help_names_every_setting_once_in_words(capsys):
     assert not re.search(r"Pydantic|\[\{\}\]|\[None\]|\[\]|None \[", text)
     assert "autocast precision: off, bf16, fp16 [off]" in text
     assert "dotted name of the model class (required)" in text
+
+
+def test_a_flag_of_pairs_may_be_said_again(config_file):
+    config, _ = parse(
+        ["--config", config_file(), "--model-args", "a=1", "--model-args", "b=2", "a=3"], ""
+    )
+    assert {name: config.model_args[name] for name in ("a", "b")} == {"a": 3, "b": 2}
