@@ -1,0 +1,276 @@
+"""Repeat a row of the record on NW-UCLA: train k seeds, test each once, print a Markdown row.
+
+    python tests/bench/record.py fast --seeds 1 2 3
+    python tests/bench/record.py --list
+    python tests/bench/record.py fast --choose views
+    python tests/bench/record.py --table > docs/rows.md
+
+A row is config/ucla/fast.yaml with flags laid over it. Its test view is scored once, by the weights
+of the last epoch. ``--choose`` is for work on a recipe: it trains on one camera of the training
+split and scores the other one (``views``), or holds subjects out of both (``subjects``), and reads
+no sequence of the test view. Other flags go to the trainings, such as where the data are. What has
+ended is kept in --out and not run again; what was interrupted is resumed by the same command.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "config/ucla/fast.yaml"
+TUNE = ("--base-lr", "0.01", "--num-epoch", "20", "--model-args", "freeze_koopman=True")
+"""Stage two: a third of the fast recipe's steps, at a tenth of its rate."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe.
+
+    Attributes:
+        told: what it is, for the table.
+        flags: laid over the fast recipe.
+        of: row whose weights it starts from, their eigenvalues normalised.
+        trains: whether it trains, or tests the weights it starts from.
+        members: rows whose scores it adds up; such a row trains nothing itself.
+    """
+
+    told: str
+    flags: tuple[str, ...] = ()
+    of: str | None = None
+    trains: bool = True
+    members: tuple[str, ...] = ()
+
+
+def _streams(*names: str) -> tuple[str, ...]:
+    chosen = f"streams=[{','.join(names)}]"
+    return ("--train-feeder-args", chosen, "--test-feeder-args", chosen)
+
+
+NORMAL = ("--model-args", "init=normal", "scale=none")
+ROWS = {
+    "fast": Row("joint, bone and joint motion fused; operators from the identity"),
+    "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
+    "fast-normalised": Row("the same, normalised, no stage two", of="fast", trains=False),
+    "random": Row("operators from random numbers, as published", NORMAL),
+    "random-tuned": Row("the same, normalised, stage two", (*NORMAL, *TUNE), of="random"),
+    "random-normalised": Row("the same, no stage two", NORMAL, of="random", trains=False),
+    "mean": Row("mean over time in place of operators", (*NORMAL, "--model-args", "head=average")),
+    "joint": Row("joint alone", _streams("joint")),
+    "bone": Row("bone alone", _streams("bone")),
+    "joint-motion": Row("joint motion alone", _streams("joint_motion")),
+    "bone-motion": Row("bone motion alone", _streams("bone_motion")),
+    "four-streams": Row(
+        "the four streams above, equal weights",
+        members=("joint", "bone", "joint-motion", "bone-motion"),
+    ),
+    "fused-and-streams": Row(
+        "fused, joint, bone and mean over time, equal weights",
+        members=("fast", "joint", "bone", "mean"),
+    ),
+}
+
+VIEWS = {1: 2, 2: 1}
+"""Camera trained on, and the one it is scored on: both of the training split."""
+SUBJECTS = ((1, 2, 3), (4, 5, 6), (7, 8, 9, 10))
+"""Held out in turn."""
+
+
+def protocol(kind: str) -> list[tuple[str, ...]]:
+    """The runs that compare recipes on the training views alone, as flags.
+
+    Args:
+        kind: "views" or "subjects".
+    """
+    plain = ("--test-feeder-args", "label_path=train")
+    if kind == "subjects":
+        # What is called the test split is a training view here, so that no run reads the third one.
+        return [(*plain, "--val-subjects", *map(str, held)) for held in SUBJECTS]
+    return [
+        ("--train-feeder-args", f"views=[{own}]", *plain, f"views=[{other}]")
+        for own, other in VIEWS.items()
+    ]
+
+
+class Recorder:
+    """Runs rows and keeps what they gave under ``out``.
+
+    Args:
+        processes: that share a training; each takes one thread.
+        flags: for every training, such as where the data are.
+    """
+
+    def __init__(self, out: Path, processes: int, flags: Sequence[str] = ()) -> None:
+        self.out, self.processes, self.flags = out, processes, tuple(flags)
+
+    def result(self, name: str, seed: int, extra: Sequence[str] = (), tag: str = "") -> dict:
+        """What row ``name`` gives with ``seed``; it is run where that is not known yet."""
+        folder = self.out / f"{name}{tag}" / str(seed)
+        known = folder / "result.json"
+        if not known.exists():
+            row = ROWS[name]
+            run = self._fuse if row.members else self._train if row.trains else self._test
+            found = {**run(name, folder, seed, extra, tag), "date": str(date.today())}
+            known.write_text(json.dumps({**found, "commit": _commit(), "seed": seed}) + "\n")
+        return json.loads(known.read_text())
+
+    def _train(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
+        row = ROWS[name]
+        words = ["--config", CONFIG, "--work-dir", str(folder), "--seed", str(seed)]
+        words += [*row.flags, *self.flags, *extra]
+        if row.of is not None:
+            words += ["--weights", str(self._normalised(row.of, seed, extra, tag))]
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc_per_node={self.processes}"]
+        self._call(*(launcher if self.processes > 1 else []), "main_multigpu.py", *words)
+        chosen = "best" if "--val-subjects" in words else "last"
+        log = (folder / "log.txt").read_text(encoding="utf-8")
+        return {**_measured(log), "accuracy": _accuracy(folder, chosen, log)}
+
+    def _test(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
+        row, weights = ROWS[name], self._normalised(str(ROWS[name].of), seed, extra, tag)
+        words = ["--config", CONFIG, "--phase", "test", "--weights", str(weights)]
+        words += ["--work-dir", str(folder), *row.flags, *self.flags, *extra]
+        self._call("main_multigpu.py", *words)
+        log = (folder / "log.txt").read_text(encoding="utf-8")
+        return {"accuracy": _accuracy(folder, "epoch1", log), "minutes": 0.0}
+
+    def _normalised(self, of: str, seed: int, extra: Sequence[str], tag: str) -> Path:
+        """Weights of row ``of``, their eigenvalues normalised, and their spectra as a picture."""
+        self.result(of, seed, extra, tag)
+        folder = self.out / f"{of}{tag}" / str(seed)
+        target = folder / "normalized.pt"
+        if not target.exists():
+            last = max(folder.glob("runs-*.pt"), key=lambda path: path.stat().st_mtime)
+            paths = ("--load-path", str(last), "--save-path", str(target))
+            self._call("eigen_normalization.py", *paths, "--num-class", "10", "--plot")
+        return target
+
+    def _fuse(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
+        members = [self.result(member, seed, extra, tag) for member in ROWS[name].members]
+        scores = [str(self.out / f"{m}{tag}" / str(seed)) for m in ROWS[name].members]
+        folder.mkdir(parents=True, exist_ok=True)
+        printed = self._call("ensemble.py", "--scores", *scores, "--normalise", "softmax")
+        accuracy = re.search(r"top-1\D*([\d.]+) ?%", printed)
+        assert accuracy is not None, printed
+        minutes = sum(member["minutes"] for member in members)
+        return {"accuracy": float(accuracy[1]), "minutes": minutes}
+
+    def _call(self, *words: str) -> str:
+        """Run a Python command from the project's root; its output goes to the terminal too."""
+        line = [sys.executable, *words]
+        print("$ python " + " ".join(words), file=sys.stderr, flush=True)
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        shown = []
+        for text in process.stdout:
+            sys.stderr.write(text)
+            shown.append(text)
+        if process.wait():
+            raise SystemExit(f"that command ended with status {process.returncode}")
+        return "".join(shown)
+
+
+def _measured(log: str) -> dict[str, float]:
+    """Minutes and samples a second of all epochs in a run's log; of one run twice, the last time.
+
+    An epoch that was interrupted counts from where it was resumed.
+    """
+    pattern = r"epoch (\d+)/\d+: .*; ([\d.]+) s, (\d+) samples/s"
+    epochs = {int(epoch): (float(s), float(v)) for epoch, s, v in re.findall(pattern, log)}
+    seconds, speeds = zip(*epochs.values(), strict=True)
+    return {"minutes": sum(seconds) / 60, "speed": statistics.median(speeds)}
+
+
+def _accuracy(folder: Path, tag: str, log: str) -> float:
+    """Per cent right: of the last epoch, of a test, or (best) of the part that was held out."""
+    if tag == "best":
+        found = re.findall(r"val loss [\d.]+ accuracy ([\d.]+) %", log)
+        return float(found[-1])
+    rows = (folder / f"{tag}_test_each_class_acc.csv").read_text(encoding="utf-8").splitlines()[1:]
+    counts = [tuple(map(int, row.rsplit(",", 3)[1:3])) for row in rows]
+    return 100 * sum(right for _, right in counts) / sum(samples for samples, _ in counts)
+
+
+def _commit() -> str:
+    line = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(line, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+HEADING = (
+    "| row | recipe | seeds | accuracy: mean ± deviation | best | worst | minutes | samples/s | "
+    "date | commit |\n|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def markdown(name: str, results: Sequence[dict]) -> str:
+    """A row of the table; minutes and samples a second are means over the seeds."""
+    accuracies = [found["accuracy"] for found in results]
+    spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    minutes = statistics.mean(found["minutes"] for found in results)
+    speeds = [found["speed"] for found in results if "speed" in found]
+    speed = f"{statistics.mean(speeds):.0f}" if speeds else "–"
+    seeds = " ".join(str(found["seed"]) for found in results)
+    newest = max(results, key=lambda found: found["date"])
+    return (
+        f"| {name} | {ROWS[name].told} | {seeds} | {statistics.mean(accuracies):.2f}{spread} % | "
+        f"{max(accuracies):.2f} | {min(accuracies):.2f} | {minutes:.0f} | {speed} | "
+        f"{newest['date']} | {newest['commit']} |"
+    )
+
+
+def _table(out: Path, names: Iterable[str]) -> str:
+    """All rows that have results in ``out``."""
+    lines = [HEADING]
+    for name in names:
+        found = sorted((out / name).glob("*/result.json"), key=lambda path: int(path.parent.name))
+        if found:
+            lines.append(markdown(name, [json.loads(path.read_text()) for path in found]))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="see --list")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=2, help="of a training (2)")
+    parser.add_argument("--out", type=Path, default=ROOT / "work_dir" / "record")
+    parser.add_argument("--choose", choices=("views", "subjects"), help="on the training views")
+    parser.add_argument("--list", action="store_true", help="name the rows, and stop")
+    parser.add_argument("--table", action="store_true", help="print all that is known, and stop")
+    options, flags = parser.parse_known_args(argv)
+    if options.list:
+        print("\n".join(f"{name}: {row.told}" for name, row in ROWS.items()))
+        return 0
+    if options.table:
+        print(_table(options.out, ROWS))
+        return 0
+    recorder = Recorder(options.out.resolve(), options.processes, flags)
+    for name in options.rows:
+        started = time.monotonic()
+        if options.choose:
+            runs = protocol(options.choose)
+            found = [
+                recorder.result(name, seed, extra, f"-{options.choose}-{number}")
+                for seed in options.seeds
+                for number, extra in enumerate(runs, start=1)
+            ]
+        else:
+            found = [recorder.result(name, seed) for seed in options.seeds]
+        print(f"{HEADING}\n{markdown(name, found)}", flush=True)
+        print(f"({(time.monotonic() - started) / 60:.0f} minutes)", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The record: what chooses a recipe never reads the test view, and a row reads it once."""
+
+import json
+import re
+import sys
+
+import pytest
+from toy_ucla import write_ucla
+
+sys.path.insert(0, "tests/bench")
+import record
+
+SMALL = (
+    *("--model-args", "channels=[8,8]", "stride=[1,1]", "--num-epoch", "2", "--amp", "off"),
+    *("--warm-up-epoch", "0", "--global-batch-size", "4", "--batch-size", "4"),
+    *("--num-worker", "0", "--device", "cpu"),
+)
+
+
+def _data(root, repeat=1):
+    return (
+        *("--train-feeder-args", f"root={root}", f"repeat={repeat}"),
+        *("--test-feeder-args", f"root={root}", "repeat=2"),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["views", "subjects"])
+def test_choosing_needs_no_file_of_the_test_view(folder, capsys, kind, monkeypatch):
+    root = folder / "sequences"
+    write_ucla(root, views=(1, 2), subjects=(1, 5))
+    monkeypatch.setattr(record, "SUBJECTS", ((1,), (5,)))
+    words = ["fast", "--seeds", "1", "--choose", kind, "--processes", "1"]
+    assert record.main([*words, "--out", str(folder / "out"), *SMALL, *_data(root)]) == 0
+    assert re.search(r"\| fast \|.* 1 1 \|", capsys.readouterr().out)
+
+
+def test_a_row_scores_the_test_view_once_and_by_its_last_epoch(folder, capsys):
+    root = folder / "sequences"
+    write_ucla(root)
+    out = folder / "out"
+    words = ["fast", "--seeds", "3", "--processes", "1", "--out", str(out)]
+    assert record.main([*words, *SMALL, *_data(root)]) == 0
+    first = capsys.readouterr().out
+    assert "| fast |" in first
+    log = (out / "fast" / "3" / "log.txt").read_text()
+    assert len(re.findall(r"test loss", log)) == 1
+    found = json.loads((out / "fast" / "3" / "result.json").read_text())
+    assert 0 <= found["accuracy"] <= 100
+    assert record.main([*words, *SMALL, *_data(root)]) == 0  # kept, not run again
+    assert (out / "fast" / "3" / "log.txt").read_text() == log
+
+
+def test_the_fast_recipe_evaluates_at_its_end_alone(root):
+    from torchlight.config import parse
+
+    config, _ = parse(["--config", str(root / "config" / "ucla" / "fast.yaml")], "")
+    assert config.eval_interval >= config.num_epoch
+    assert "views" not in config.test_feeder_args
