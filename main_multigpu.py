@@ -6,7 +6,6 @@ torchrun --nproc_per_node=4 main_multigpu.py --config ...
 python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weights W/best.pt
 """
 
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +14,16 @@ from data.errors import DataError
 from model.errors import ModelError
 from model.published import ALIASES
 from torchlight import cli, distributed
-from torchlight.card import Card, card_of_run, check_data, with_card
+from torchlight.card import Card, card_of_run, with_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.components import bind_components
 from torchlight.config import Config, bind, parse
-from torchlight.contract import check_compatible
+from torchlight.contract import with_data
 from torchlight.errors import UserError, told
 from torchlight.holdout import open_splits
 from torchlight.loading import Dataset
 from torchlight.numerics import prepare_torch
-from torchlight.registry import Target, plug, resolve, with_built, with_each_built
+from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
 from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
@@ -46,13 +45,13 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))
     scored_by = _evaluator(config, evaluator, sets["test"])
-    check_data(config, sets, feeder, card, classes=scored_by is None)
-    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
-    model = _build("model_args", model_class, arguments)
     matched = scored_by is not None
-    world.main_first(
-        lambda: check_compatible(config, model, sets, matched=matched, mistakes=MISTAKES)
-    )
+    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=not matched)
+    config = with_data(config, model_class, sets, card, matched=matched)
+    given = with_parts("model_args", model_class, config.model_args, ALIASES, allowed, config.named)
+    model = _build("model_args", model_class, given)
+    check = plug("torchlight.checks.check_model")
+    world.main_first(lambda: check(config, model, sets, matched=matched, mistakes=MISTAKES))
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
 
     def start() -> None:
@@ -91,7 +90,7 @@ def _classes(config: Config) -> tuple[Config, Card, Target, Target, Target | Non
     targets = {"test_feeder_args": feeder, "train_feeder_args": feeder, "model_args": model}
     if config.phase == "test":
         del targets["train_feeder_args"]
-    evaluator, given = None, {}
+    evaluator, given = None, {"model_args": decided_by_data(model)}
     if config.evaluator is not None:
         evaluator = resolve(config.named("evaluator"), config.evaluator, ALIASES, allowed)
         targets["evaluator_args"], given["evaluator_args"] = evaluator, _from_test_set(evaluator)
@@ -117,7 +116,7 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
         home = "feeders.transforms"
         return _build(key, feeder, with_each_built(key, given, "transforms", home, allowed))
 
-    return open_splits(config, build, inspect.signature(feeder.cls).parameters)
+    return open_splits(config, build, feeder.parameters)
 
 
 def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
@@ -140,9 +139,9 @@ def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
     return _build("evaluator_args", target, {**config.evaluator_args, **given})
 
 
-def _from_test_set(evaluator: Target) -> list[str]:
+def _from_test_set(evaluator: Target) -> tuple[str, ...]:
     """Arguments of an evaluator that are no matter of the configuration."""
-    return [name for name in ("exemplars",) if name in inspect.signature(evaluator.cls).parameters]
+    return tuple(name for name in ("exemplars",) if name in evaluator.parameters)
 
 
 if __name__ == "__main__":

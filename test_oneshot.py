@@ -21,16 +21,16 @@ from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
 from model.published import ALIASES
 from torchlight import cli, distributed
-from torchlight.card import Card, check_data, with_card
+from torchlight.card import Card, with_card
 from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
 from torchlight.config import Config, bind, parse
-from torchlight.contract import prepared
+from torchlight.contract import prepared, with_data
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
 from torchlight.log import start_logging
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
-from torchlight.registry import plug, resolve, with_built
+from torchlight.registry import Target, decided_by_data, plug, resolve, with_parts
 from torchlight.reports import check_settings, write_methods
 
 OWN_PACKAGES = ("feeders", "model")
@@ -49,7 +49,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     model_class = resolve(config.named("model"), config.model, ALIASES, allowed)
     config, start = with_card(config, model_class)
     targets = {"test_feeder_args": feeder, "model_args": model_class}
-    config = bind(config, targets, ALIASES, allowed)
+    config = bind(config, targets, ALIASES, allowed, {"model_args": decided_by_data(model_class)})
     if config.classes:
         raise UserError(f"{config.named('classes')}: one-shot tests recognise novel_classes")
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
@@ -60,10 +60,13 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         raise UserError(
             f"feeder: {config.feeder} has no exemplars; make it the base of feeders.oneshot.Feeder"
         )
-    check_data(config, {"test": queries}, feeder, start, classes=False)
+    sets = {"test": queries}
+    plug("torchlight.checks.check_data")(config, sets, feeder, start, classes=False)
     entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
-    arguments = with_built("model_args", config.model_args, "graph", ALIASES, allowed, config.named)
-    model = model_class.build(_with_classes_of(entries, arguments))
+    config = _with_classes_of(entries, config, model_class)
+    config = with_data(config, model_class, sets, start, matched=True)
+    given = with_parts("model_args", model_class, config.model_args, ALIASES, allowed, config.named)
+    model = model_class.build(given)
     apply_weights(model, entries, weights, config.ignore_weights)
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
     scorer = SplitScorer(
@@ -103,26 +106,22 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
     if config.weights is None:
         raise UserError("--weights FILE is missing: what to embed exemplars and queries with")
     given = {key: value for key, value in vars(own).items() if value is not None}
-    feeder_args = dict(config.test_feeder_args)
-    if "shots" in given:
-        feeder_args["shots"] = given.pop("shots")
+    shots = {"shots": given.pop("shots")} if "shots" in given else {}
     evaluator_args = {"match": "dmd", "rcond": RCOND, **config.evaluator_args, **given}
     before = {"match": "dmd", "rcond": RCOND, "shots": 1}
     before |= {**config.evaluator_args, **config.test_feeder_args}
     changed = [f"{k}-{v}" for k, v in vars(own).items() if v is not None and v != before[k]]
     stem = "_".join([STEM, *changed])
-    update = {"test_feeder_args": feeder_args, "evaluator_args": evaluator_args}
-    return config.model_copy(update=update), config.weights, stem
+    feeder_args = {**config.test_feeder_args, **shots}
+    config = config.noting([], test_feeder_args=feeder_args, evaluator_args=evaluator_args)
+    return config, str(config.weights), stem
 
 
-def _with_classes_of(entries: Weights, model_args: dict[str, Any]) -> dict[str, Any]:
-    """The model's arguments for as many classes as the weights have; none of them is asked about.
-
-    Published one-shot weights have heads for the novel classes as well.
-    """
-    heads = [entries[key] for key in ("K", "fc.weight") if key in entries]
-    known = "num_class" in model_args and heads and heads[0].dim() > 1
-    return {**model_args, "num_class": len(heads[0])} if known else model_args
+def _with_classes_of(entries: Weights, config: Config, model: Target) -> Config:
+    """The configuration for as many classes as the weights have; published ones have novel ones."""
+    heads = [len(entries[k]) for k in ("K", "fc.weight") if k in entries and entries[k].dim() > 1]
+    known = {"num_class": heads[0]} if heads and "num_class" in model.parameters else {}
+    return config.noting([], model_args={**config.model_args, **known})
 
 
 def _report(config: Config, found: Evaluation, queries: Any, folder: Path, stem: str) -> str:

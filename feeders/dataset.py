@@ -60,7 +60,7 @@ class SkeletonDataset:
         dtype: of x: "float32", or "float64" for comparisons.
 
     Attributes:
-        sample_names, labels, subjects, class_names: the source's.
+        skeleton, sample_names, labels, subjects, class_names: the source's.
         description: what training, testing and weights must agree in, in plain words.
         described_by: for each key of it, the arguments that decide it.
 
@@ -79,6 +79,7 @@ class SkeletonDataset:
         dtype: str = "float32",
     ) -> None:
         self.source, self.transforms = source, list(transforms)
+        self.skeleton = source.skeleton
         self.streams = stream_names(streams)
         self.sample_names, self._count = source.names, len(source.names)
         self.labels = class_numbers("labels", source.labels, source.names)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.ctrgcn import CHANNELS, Backbone
 from model.errors import ModelError
-from model.graph import resolve_graph
+from model.graph import graph_arguments, resolve_graph
 from model.heads import HEADS
 from model.published import imported_class
 
@@ -26,9 +26,9 @@ class Model(Backbone):
         num_point: V; must be the graph's.
         num_person: M.
         graph: a dotted name (own or published), a class, or an object with ``A`` (3, V, V).
-        graph_args: constructor arguments of the graph.
+        graph_args: constructor arguments of the graph, such as its skeleton or its edges.
         in_channels: C.
-        head: a name in ``model.heads.HEADS``, a dotted name within ``model``, or a class.
+        head: a name in ``model.heads.HEADS``, a class, or its dotted name.
         freeze_koopman, init, scale: of the Koopman head, see there.
         drop_out: of the average head.
         return_features: ``forward`` also returns the pooled features, for one-shot matching.
@@ -51,12 +51,18 @@ class Model(Backbone):
     )
     """What trained weights compute does not depend on these."""
 
+    parts: ClassVar = {"graph": (), "head": ("width", "num_class")}
+    """Arguments that name a class, each with the arguments of that class that are set here."""
+
+    from_data: ClassVar = ("num_point", "num_person", "in_channels", "graph", "graph_args")
+    """Arguments that ``arguments_of`` may know."""
+
     def __init__(
         self,
         num_class: int,
         num_point: int,
         num_person: int,
-        graph: Any,
+        graph: Any = "model.graph.Graph",
         graph_args: dict[str, Any] | None = None,
         in_channels: int = 3,
         *,
@@ -100,6 +106,24 @@ class Model(Backbone):
             parameter = getattr(self.fc, name)
             delattr(self.fc, name)
             self.register_parameter(name, parameter)
+
+    @classmethod
+    def arguments_of(cls, shape: Sequence[int], dataset: Any) -> dict[str, Any]:
+        """Return the arguments that follow from the data.
+
+        Args:
+            shape: of a sample, (C, T, V, M), or (T, V*C) of a dataset that has a ``skeleton``.
+            dataset: its ``skeleton`` (a ``data.skeletons.Skeleton``) gives the graph.
+        """
+        skeleton = getattr(dataset, "skeleton", None)
+        found: dict[str, Any] = {}
+        if len(shape) == 2 and skeleton is not None:
+            shape = (shape[1] // skeleton.num_point, shape[0], skeleton.num_point, 1)
+        if len(shape) == 4:
+            found = {"in_channels": shape[0], "num_point": shape[2], "num_person": shape[3]}
+        if skeleton is not None:
+            found |= {"graph": "model.graph.Graph", "graph_args": graph_arguments(skeleton)}
+        return found
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N, num_class), with ``return_features`` also the pooled (N, d, T).

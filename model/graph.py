@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data.skeletons import SKELETONS
+from data.skeletons import SKELETONS, Skeleton
 from model.errors import ModelError
 from model.published import ALIASES, imported_class
 
@@ -13,12 +13,12 @@ from model.published import ALIASES, imported_class
 class Graph:
     """Self links, inward and outward bones of a skeleton.
 
-    Either ``skeleton`` names one that is known here, or ``edges`` and ``num_point`` describe one.
+    Either ``skeleton`` names one that is known here, or ``edges`` describe one.
 
     Args:
         skeleton: ``"ntu"`` (V = 25) or ``"ucla"`` (V = 20).
         edges: (child, parent) pairs of joints, counted from 0, pointing towards the centre.
-        num_point: number of joints V.
+        num_point: number of joints V; of edges one more than the last they name.
         center: the centre joint; only checked here (the bone stream of a feeder needs it).
         labeling_mode: ``"spatial"``, the one partition there is; published files name it.
 
@@ -43,7 +43,10 @@ class Graph:
         if labeling_mode != "spatial":
             raise ModelError(f"graph: labeling_mode {labeling_mode!r} is unknown; use 'spatial'")
         if (skeleton is None) == (edges is None):
-            raise ModelError("graph: give either skeleton or edges with num_point")
+            raise ModelError(
+                "graph: say either graph_args: {skeleton: NAME} or, of the data's own skeleton, "
+                "graph_args: {edges: [[child, parent], ...]}"
+            )
         if skeleton is not None:
             if skeleton not in SKELETONS:
                 raise ModelError(f"graph: skeleton {skeleton!r} is not one of {sorted(SKELETONS)}")
@@ -53,13 +56,20 @@ class Graph:
                     f"graph: skeleton {skeleton!r} has {facts.num_point} joints, not {num_point}"
                 )
             self.num_point = facts.num_point
-            bones = _checked_bones(facts.bones, facts.num_point, facts.center)
+            bones = _checked_bones(_pairs(facts.bones), facts.num_point, facts.center)
         else:
-            if num_point is None:
-                raise ModelError("graph: edges need num_point, the number of joints")
-            self.num_point = num_point
-            bones = _checked_bones(edges, num_point, center)
+            bones = _pairs(edges)
+            self.num_point = 1 + int(bones.max()) if num_point is None else num_point
+            bones = _checked_bones(bones, self.num_point, center)
         self.A = spatial_adjacency(bones, self.num_point)
+
+
+def graph_arguments(skeleton: Skeleton) -> dict[str, Any]:
+    """Return the arguments of the ``Graph`` of a skeleton, as a configuration has them."""
+    if SKELETONS.get(skeleton.name) == skeleton:
+        return {"skeleton": skeleton.name}
+    edges = [list(bone) for bone in skeleton.bones]
+    return {"edges": edges, "num_point": skeleton.num_point, "center": skeleton.center}
 
 
 def spatial_adjacency(bones: np.ndarray, num_point: int) -> np.ndarray:
@@ -105,13 +115,16 @@ def _columns_to_one(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.where(sums > 0, sums, 1)
 
 
-def _checked_bones(
-    edges: Sequence[Sequence[int]] | None, num_point: int, center: int | None
-) -> np.ndarray:
-    """Return the bones as int64 (B, 2), or say what is wrong with them."""
+def _pairs(edges: Any) -> np.ndarray:
+    """Return edges as int64 (B, 2)."""
     bones = np.asarray(edges)
     if bones.ndim != 2 or bones.shape[1] != 2 or not np.issubdtype(bones.dtype, np.integer):
         raise ModelError(f"graph: edges must be [child, parent] pairs of integers, got {edges}")
+    return bones
+
+
+def _checked_bones(bones: np.ndarray, num_point: int, center: int | None) -> np.ndarray:
+    """Return the bones (B, 2), or say what is wrong with them."""
     for child, parent in bones.tolist():
         if not (0 <= child < num_point and 0 <= parent < num_point):
             raise ModelError(

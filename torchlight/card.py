@@ -8,8 +8,7 @@ decide it, so that a message can name them.
 
 import hashlib
 import platform
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import UserError, printable
 from .files import atomic_write, reason
-from .registry import Target, as_json
+from .registry import Target, as_json, decided_by_data
 from .untrusted import read_bounded
 
 if TYPE_CHECKING:
@@ -166,7 +165,8 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
 
     The card knows better than a configuration file what decides the model; a flag that says
     otherwise is refused. The number of classes, and what is named in ``free_arguments`` of the
-    model's class, are taken from the card only where the configuration says nothing.
+    model's class, are taken from the card only where the configuration says nothing. What the data
+    decide is left to them.
 
     Args:
         target: the model's class.
@@ -179,6 +179,7 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
         return config.noting(notes), card
     own = target.spelled_out(config.model_args)
     loose = {*_free(target), "num_class"} & own.keys()
+    loose |= {*decided_by_data(target)} - config.model_args.keys() - target.implied.keys()
     of_card = card.free_args | card.model_args
     taken = {n: v for n, v in of_card.items() if n not in loose and own.get(n, ...) != v}
     parts = [f"{name}_args" for name in taken]  # what the thing of a name is built from
@@ -190,7 +191,9 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
             f"({config.model}); say --model {name}, or take other weights"
         )
     for name, value in taken.items():
-        told, key = f"{_shown(value)}, not {_shown(own.get(name))}", f"model_args.{name}"
+        if name not in own:
+            continue
+        told, key = f"{shown(value)}, not {shown(own[name])}", f"model_args.{name}"
         if config.by_flag(key):
             raise UserError(
                 f"{config.weights}: weights of another model ({printable(name)} {told}); leave "
@@ -206,74 +209,7 @@ def _free(model: Target) -> tuple[str, ...]:
     return tuple(getattr(model.cls, "free_arguments", ()))
 
 
-def check_data(
-    config: "Config", sets: Mapping[str, Any], feeder: Target, start: Card, *, classes: bool
-) -> None:
-    """Whether the splits of a run go together, and with the weights it takes.
-
-    Args:
-        sets: the datasets by split.
-        start: card of the weights.
-        classes: whether they must have the same classes.
-
-    Raises:
-        UserError: names every difference with both values, and what to say.
-    """
-    test = described(sets["test"])
-    train = described(sets["train"]) if "train" in sets else test
-    differing = _differing(train, test, classes)
-    if differing:
-        flags = _flags(["--test-feeder-args"], train, differing)
-        others = _flags(["--train-feeder-args"], test, differing)
-        advice = f"say {flags}, or {others}" if flags and others else "make them the same"
-        raise UserError(
-            f"train_feeder_args and test_feeder_args do not go together: "
-            f"{'; '.join(differing.values())}; {advice}"
-        )
-    if config.ignore_card:
-        return
-    differing = _differing(start, train, classes and not config.ignore_weights)
-    if differing:
-        places = [f"--{part}-feeder-args" for part in ("train", "test") if part in sets]
-        flags = _flags(places, start, differing) if start.feeder == feeder.path else ""
-        advice = f"say {flags}, or take other weights" if flags else "take other weights"
-        raise UserError(
-            f"{config.weights}: trained on other data than the configuration's: "
-            f"{'; '.join(differing.values())}; {advice} (--ignore-card takes them all the same)"
-        )
-
-
-def _differing(one: Card, other: Card, classes: bool) -> dict[str, str]:
-    """What both know and have otherwise, by key, in words."""
-    known = [
-        card.data | ({"classes": card.class_names} if classes and card.class_names else {})
-        for card in (one, other)
-    ]
-    return {
-        key: f"{printable(key)} {_shown(value, known[1][key])}, not {_shown(known[1][key], value)}"
-        for key, value in known[0].items()
-        if key in known[1] and known[1][key] != value
-    }
-
-
-def _flags(places: Sequence[str], card: Card, keys: Iterable[str]) -> str:
-    """The flags that make a dataset what ``card`` says; "" where not all keys have arguments."""
-    if not all(card.described_by.get(key) for key in keys):
-        return ""
-    arguments = {n: v for key in keys for n, v in card.described_by[key].items()}
-    pairs = [f"{name}={_word(value)}" for name, value in arguments.items()]
-    told = " ".join(word for place in places for word in (place, *pairs))
-    return told if told.isprintable() else ""
-
-
-def _word(value: Any) -> str:
-    """A value as a word of the command line."""
-    if isinstance(value, list):
-        return shlex.quote(f"[{','.join(map(str, value))}]")
-    return shlex.quote("null" if value is None else str(value))
-
-
-def _shown(value: Any, beside: Any = ()) -> str:
+def shown(value: Any, beside: Any = ()) -> str:
     """A value in a message: of a list what ``beside`` has not, and that cut."""
     if not isinstance(value, list):
         return printable(value)

@@ -69,11 +69,15 @@ def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Com
         key, _, name = dotted.partition(".")
         if name in getattr(config, key):
             raise UserError(f"{named(dotted)}: is not for {key}: {why}")
-    if isinstance(config.loss_args.get("weight"), list | str):  # made a tensor by make_loss
-        given["loss_args"] = ["weight"]
     if averaging is not None:
         targets["averaging_args"] = averaging
-    config = bind(config, targets, {}, allowed, given)
+    weight = config.loss_args.get("weight")
+    if isinstance(weight, list | str):  # make_loss makes it the tensor that the loss takes
+        rest = {name: value for name, value in config.loss_args.items() if name != "weight"}
+        config = bind(config.noting([], loss_args=rest), targets, {}, allowed, given)
+        config = config.noting([], loss_args={**config.loss_args, "weight": weight})
+    else:
+        config = bind(config, targets, {}, allowed, given)
     components = Components(optimizer, loss, averaging)
     _try_optimizer(config, optimizer)
     learning_rates(config.model_dump(), config.num_epoch)
@@ -110,7 +114,7 @@ def make_optimizer(
         UserError: it does not take its arguments, or the parameters.
     """
     implied: dict[str, Any] = {"lr": config.base_lr}
-    if target.takes("weight_decay"):
+    if "weight_decay" in target.parameters:
         implied["weight_decay"] = config.weight_decay
     elif config.weight_decay:
         raise UserError(

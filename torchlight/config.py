@@ -432,7 +432,7 @@ def bind(
 
     Args:
         targets: by the key that holds their arguments.
-        given: arguments that come from elsewhere, or are of another type by then, by the same keys.
+        given: arguments that come from elsewhere, by the same keys.
 
     Raises:
         UserError: all arguments that are unknown, missing or of another type.
@@ -450,8 +450,7 @@ def bind(
             name, _, text = str(error).partition(": ")
             faults.append(f"{origin.named(f'{key}.{name}')}: {text}")
             continue
-        elsewhere = [name for name in given.get(key, ()) if target.takes(name)]
-        faults += binding_faults(key, target, update[key], origin.named, elsewhere)
+        faults += binding_faults(key, target, update[key], origin.named, given.get(key, ()))
     if faults:
         raise UserError("; ".join(faults))
     return config.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""What a dataset must give; what is derived where it does not; what is checked before training.
+"""What a dataset must give; what is derived where it does not.
 
 A plain map-style dataset will do. It needs:
 
@@ -20,6 +20,9 @@ It may have:
 
 Random numbers should be drawn from (epoch, index) alone: a run then does not depend on the number
 of loading processes, or on interruptions.
+
+The model's ``num_class`` may be left to the data, and so may the arguments that ``from_data`` of
+its class names: the class method ``arguments_of(shape of a sample, dataset)`` says what they are.
 """
 
 from collections import Counter
@@ -28,19 +31,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
+from .card import Card
 from .config import Config
 from .distributed import launched_rank
 from .errors import UserError, printable, told
-from .evaluation import logits_of
 from .loading import Dataset, read
+from .registry import Target, as_json, binding_faults, decided_by_data
 
 _LABELS = ("labels", "label", "targets")
 _NAMES = ("sample_names", "sample_name")
-_SHOWN = 12
-"""Class ids that are written out in a message; more of them are given as a range."""
 
 
 class View:
@@ -107,7 +108,7 @@ class View:
     def _stacked(self, indices: list[int], labels: list[int]) -> np.ndarray:
         samples: list[np.ndarray] = []
         for i, expected in zip(indices, labels, strict=True):
-            title = _title(self._split, self.sample_names[i % len(self.labels)])
+            title = sample_title(self._split, self.sample_names[i % len(self.labels)])
             inputs, label = _sample(self._dataset, i, title, len(self.labels))
             if _class_number(label) != expected:
                 raise UserError(f"{title}: its label is {expected}, but dataset[{i}] says {label}")
@@ -139,13 +140,64 @@ def prepared(split: str, dataset: Any) -> Dataset:
     twice = [name for name, times in Counter(named).items() if times > 1]
     if twice:
         raise UserError(f"{split} split: {twice[0]} names several samples; names must differ")
-    numbers = _class_numbers(
-        split, named, labels[1] if labels else _read_labels(split, dataset, named)
-    )
+    found = labels[1] if labels else _read_labels(split, dataset, named)
     classes = _column(split, dataset, "class_names")
     if classes is None and getattr(dataset, "class_names", None) is not None:
         raise UserError(f"{split} split: class_names is no list of names")
-    return View(split, dataset, named, numbers, None, classes and [str(c) for c in classes[1]])
+    class_names = classes and [str(c) for c in classes[1]]
+    return View(split, dataset, named, _class_numbers(split, named, found), None, class_names)
+
+
+def with_data(
+    config: Config,
+    model: Target,
+    sets: Mapping[str, Dataset],
+    start: Card,
+    *,
+    matched: bool = False,
+) -> Config:
+    """The configuration with what the data decide of the model's arguments.
+
+    Args:
+        sets: prepared, by split.
+        start: card of the weights, for what the data do not say.
+        matched: an evaluator scores what is tested, by classes of its own.
+
+    Raises:
+        UserError: the configuration says otherwise than the data, or nothing says what is needed.
+    """
+    dataset, given = sets.get("train", sets["test"]), {**model.implied, **config.model_args}
+    scored = [own for split, own in sets.items() if split == "train" or not matched]
+    known = {} if config.ignore_card else start.free_args | start.model_args
+    names = decided_by_data(model)
+    found = {name: known[name] for name in names if name in known}
+    found |= _num_class(scored, found if config.phase == "test" else {})
+    if hasattr(model.cls, "arguments_of"):
+        shape = tuple(read(dataset, [0])[0].shape[1:])
+        of_sample = as_json(model.cls.arguments_of(shape, dataset))
+        for name, value in of_sample.items():
+            if isinstance(value, int) and given.get(name, value) != value:
+                raise UserError(
+                    f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have "
+                    f"{value} (samples of shape {shape}); leave it out"
+                )
+        found |= of_sample
+    open_ = [n for n in names if n in found and not {n, n.removesuffix("_args")} & given.keys()]
+    arguments = {**config.model_args, **{name: found[name] for name in open_}}
+    faults = binding_faults("model_args", model, arguments, config.named)
+    if faults:
+        raise UserError(f"{'; '.join(faults)} (the data do not say it)")
+    return config.noting([], model_args=arguments)
+
+
+def _num_class(scored: Sequence[Dataset], known: Mapping[str, Any]) -> dict[str, int]:
+    """The number of classes: of names, or as is ``known``, or of labels."""
+    named = [getattr(own, "class_names", None) for own in scored]
+    names = [of_split for of_split in named if of_split is not None]
+    labels = {label for own in scored for label in np.unique(own.labels).tolist()}
+    if not names and ("num_class" in known or not labels):
+        return {}
+    return {"num_class": len(names[0] if names else labels)}
 
 
 def _length(split: str, dataset: Any) -> int:
@@ -209,10 +261,11 @@ def _read_labels(split: str, dataset: Any, names: Sequence[str]) -> list[Any]:
     """The labels of all samples, which only the samples themselves know."""
     silent = None if launched_rank() == 0 else True
     rows = tqdm(range(len(names)), f"labels of the {split} split", disable=silent, leave=False)
-    return [_sample(dataset, i, _title(split, names[i]), len(names))[1] for i in rows]
+    return [_sample(dataset, i, sample_title(split, names[i]), len(names))[1] for i in rows]
 
 
-def _title(split: str, name: str) -> str:
+def sample_title(split: str, name: str) -> str:
+    """What messages call a sample."""
     return f"{split} split: sample {name}"
 
 
@@ -255,97 +308,3 @@ def _numbers(inputs: Any, title: str) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise UserError(f"{title}: its inputs are {array.dtype} {array.shape}, expected numbers")
     return array
-
-
-def check_compatible(
-    config: Config,
-    model: nn.Module,
-    datasets: Mapping[str, Dataset],
-    *,
-    matched: bool = False,
-    mistakes: tuple[type[Exception], ...] = (),
-) -> None:
-    """Find what would otherwise show up late, with labels or with the inputs of the first samples.
-
-    Args:
-        datasets: prepared, by split.
-        matched: an evaluator scores what is tested, by classes of its own.
-        mistakes: exceptions whose message is made for the user.
-
-    Raises:
-        UserError: a label that the model has no class for, inputs that the model does not take or
-            that are not finite, class names or ``classes`` of another number than its classes.
-    """
-    classes = 0
-    scored = {split: own for split, own in datasets.items() if split == "train" or not matched}
-    for split, dataset in scored.items():
-        classes = _try(config, model, split, dataset, mistakes)
-    known = hasattr(model, "num_class")
-    named = f"model_args.num_class is {classes}" if known else f"the model has {classes} classes"
-    wanted = len(config.classes or ())
-    if scored and config.classes is not None and classes != wanted:
-        raise UserError(f"{named}, but classes lists {wanted}; say --model-args num_class={wanted}")
-    for split, dataset in scored.items():
-        above = np.flatnonzero(dataset.labels >= classes)
-        if len(above):
-            row = int(above[0])
-            raise UserError(
-                f"{named}, but the {split} split has label {dataset.labels[row]} (sample "
-                f"{dataset.sample_names[row]}); {_advice(classes, scored)}"
-            )
-        names = getattr(dataset, "class_names", None)
-        if names is not None and len(names) != classes:
-            raise UserError(
-                f"{named}, but the {split} split has {len(names)} class_names; "
-                f"say --model-args num_class={len(names)}, or mend the names"
-            )
-
-
-def _try(
-    config: Config,
-    model: nn.Module,
-    split: str,
-    dataset: Dataset,
-    mistakes: tuple[type[Exception], ...],
-) -> int:
-    """Let ``model`` score the first sample; return the number of classes it has scores for."""
-    inputs, _, _ = read(dataset, [0])
-    title = _title(split, dataset.sample_names[0])
-    if config.on_nonfinite == "stop" and not bool(inputs.isfinite().all()):
-        raise UserError(f"{title} has inputs that are not finite (NaN or infinite)")
-    was_training = model.training
-    try:
-        with torch.inference_mode():
-            logits = logits_of(model.eval()(inputs))
-    except Exception as error:
-        why = str(error) if isinstance(error, mistakes) else told(error)
-        shape = tuple(inputs.shape[1:])
-        raise UserError(f"{title}, of shape {shape}, does not fit the model: {why}") from error
-    finally:
-        model.train(was_training)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"model: gives {found} for one sample, expected logits (1, classes)")
-    return logits.shape[1]
-
-
-def _advice(classes: int, datasets: Mapping[str, Dataset]) -> str:
-    """What to do about labels that are not below ``classes``."""
-    there = sorted({int(label) for d in datasets.values() for label in np.unique(d.labels)})
-    within = [label for label in there if label < classes]
-    keep = f"to keep the labels say --model-args num_class={there[-1] + 1}"
-    if there[0] == 1 and there[-1] == classes:
-        return f"labels seem to count from 1: say --classes {_ids(there)}"
-    if len(there) == classes:
-        return f"to number these {classes} classes from 0 say --classes {_ids(there)}; {keep}"
-    if len(within) == classes:
-        return f"{keep}; to leave such samples out say --classes {_ids(within)}"
-    return keep
-
-
-def _ids(classes: Sequence[int]) -> str:
-    """Class ids as a shell takes them."""
-    in_a_row = len(classes) == classes[-1] - classes[0] + 1
-    if len(classes) > _SHOWN and in_a_row:
-        return f"$(seq {classes[0]} {classes[-1]})"
-    return " ".join(map(str, classes))

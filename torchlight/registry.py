@@ -15,12 +15,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import UserError, printable, told
 from .values import fitted_argument, meaning, type_fault
 
 Aliases = Mapping[str, tuple[str, Mapping[str, Any]]]
+"""Published name to (our name, the arguments it implies)."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,27 @@ class Target:
         """The dotted name of the class itself, whatever name led to it."""
         return f"{self.cls.__module__}.{self.cls.__qualname__}"
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Those of the class, by name."""
+        return inspect.signature(self.cls).parameters
+
     def build(self, arguments: Mapping[str, Any]) -> Any:
         """Instantiate; what the user writes wins over what the name implies."""
         return self.cls(**{**self.implied, **arguments})
 
-    def takes(self, name: str) -> bool:
-        """Whether there is such an argument."""
-        return name in inspect.signature(self.cls).parameters
-
     def spelled_out(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """``arguments`` with those that the name implies and the defaults, as JSON has them."""
-        parameters = inspect.signature(self.cls).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        defaults = {p.name: p.default for p in self.parameters.values() if p.default is not p.empty}
         return as_json({**defaults, **self.implied, **arguments})
+
+
+def decided_by_data(model: Target) -> tuple[str, ...]:
+    """Arguments of a model that a configuration may leave to the data: ``num_class``, if it must
+    be said, and those that ``from_data`` of its class names."""
+    number = model.parameters.get("num_class")
+    needed = ("num_class",) if number is not None and number.default is number.empty else ()
+    return (*needed, *getattr(model.cls, "from_data", ()))
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,15 +90,11 @@ def look_beside(packages: Iterable[str], folders: Iterable[Path]) -> None:
     So nothing in a folder can take the place of a module that is found without it; and a folder
     that has none of the packages is not looked into.
     """
-    for folder in map(str, folders):
-        there = any(_has_package(Path(folder), package) for package in packages)
-        if there and folder not in sys.path:
-            sys.path.append(folder)
-
-
-def _has_package(folder: Path, package: str) -> bool:
-    found = (folder / package).is_dir() or (folder / f"{package}.py").is_file()
-    return package.isidentifier() and found
+    names = [name for name in packages if name.isidentifier()]
+    for folder in folders:
+        there = any((folder / n).is_dir() or (folder / f"{n}.py").is_file() for n in names)
+        if there and str(folder) not in sys.path:
+            sys.path.append(str(folder))
 
 
 def resolve(
@@ -103,7 +109,6 @@ def resolve(
     """Find the class that ``name`` (the value of the configuration's ``key``) stands for.
 
     Args:
-        aliases: published name to (our name, implied arguments).
         allowed: top-level packages that names may lead into.
         within: module whose classes are allowed, and plain names are of.
         kind: what the class must be.
@@ -114,38 +119,24 @@ def resolve(
     """
     ours, implied = aliases.get(name, (name, {}))
     ours = f"{within}.{ours}" if within and ours and "." not in ours else ours
-    module_name, _, attribute = ours.rpartition(".")
-    parts = ours.split(".")
-    if not module_name or not all(part.isidentifier() for part in parts):
-        told_name = printable(name)
-        raise UserError(f'{key}: "{told_name}" is not a dotted name such as package.module.Class')
-    allowed = {*allowed, *([parts[0]] if module_name == within else [])}
-    if parts[0] not in allowed:
+    (package, *_), (module_name, _, attribute) = ours.split("."), ours.rpartition(".")
+    if not module_name or not all(part.isidentifier() for part in ours.split(".")):
+        shown = printable(name)
+        raise UserError(f'{key}: "{shown}" is not a dotted name such as package.module.Class')
+    allowed = {*allowed, *([package] if module_name == within else [])}
+    if package not in allowed:
         raise UserError(
             f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
-            f"to import it, say --allow-import {parts[0]}{nearest(name, aliases)}"
+            f"to import it, say --allow-import {package}{nearest(name, aliases)}"
         )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{ours}.".startswith(f"{error.name}."):  # something that the module needs
-            raise UserError(f'{key}: "{name}": {told(error)}') from error
-        known = [*aliases, *(target for target, _ in aliases.values())]
-        there = ", ".join(sorted({n for n in known if n.split(".")[0] == parts[0]}))
-        where = f"{parts[0]} has {there}" if there else "put it beside the YAML"
-        raise UserError(
-            f'{key}: "{name}" is not here ({error}){nearest(name, known)}; {where}'
-        ) from error
-    except (Exception, SystemExit) as error:  # whatever somebody's module does when imported
-        raise UserError(f'{key}: "{name}": {told(error)}') from error
+    module = _imported(f'{key}: "{name}"', name, module_name, aliases)
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
         types = [(n, v) for n, v in vars(module).items() if isinstance(v, type)]
         classes = [n for n, v in types if issubclass(v, kind)]
         classes += list(aliases) if module_name == within else []
-        raise UserError(
-            f'{key}: module "{module_name}" has no class "{attribute}"{nearest(attribute, classes)}'
-        )
+        near = nearest(attribute, classes)
+        raise UserError(f'{key}: module "{module_name}" has no class "{attribute}"{near}')
     if found.__module__.split(".")[0] not in allowed:
         raise UserError(f'{key}: "{name}" is defined in {found.__module__}, which is not allowed')
     if not issubclass(found, kind):
@@ -153,64 +144,77 @@ def resolve(
     return Target(name, found, implied)
 
 
-def plug(name: str, *, wanted: bool = True) -> Callable[[Any], Any]:
-    """Return the function of that dotted name, or the identity: unless it is wanted, and where its
-    package was taken out."""
+def _imported(where: str, name: str, module: str, aliases: Aliases) -> ModuleType:
+    """The module; whatever somebody's module does when it is imported is one line."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # something that the module needs
+            raise UserError(f"{where}: {told(error)}") from error
+        known = [*aliases, *(target for target, _ in aliases.values())]
+        package = module.split(".")[0]
+        there = ", ".join(sorted({n for n in known if n.split(".")[0] == package}))
+        advice = f"{package} has {there}" if there else "put it beside the YAML"
+        raise UserError(f"{where} is not here ({error}){nearest(name, known)}; {advice}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where}: {told(error)}") from error
+
+
+def plug(name: str, *, wanted: bool = True) -> Callable[..., Any]:
+    """Return the function of that dotted name; or, unless it is wanted and where its package was
+    taken out, one that gives its first argument back."""
     package, _, function = name.rpartition(".")
     spec = importlib.util.find_spec(package) if wanted else None
     if spec is None or spec.origin is None:  # no folder, or a folder without code
-        return lambda given: given
+        return lambda given, *_, **__: given
     return getattr(importlib.import_module(package), function)
 
 
-def with_built(
+def with_parts(
     key: str,
+    target: Target,
     arguments: Mapping[str, Any],
-    part: str,
     aliases: Aliases,
     allowed: Iterable[str],
     where: Callable[[str], str] = str,
 ) -> dict[str, Any]:
-    """``arguments`` (the value of ``key``) with the dotted name ``part`` built.
+    """``arguments`` (the value of ``key``) with the classes that its dotted names stand for.
 
-    What it is built from is ``<part>_args``. Arguments without such a name stay as they are.
+    Which of the target's arguments are such names, the attribute ``parts`` of its class says, and
+    which arguments of the part the target gives itself. ``<part>_args`` are the others.
 
     Raises:
-        UserError: as ``resolve``, or what it names does not take these arguments.
+        UserError: as ``resolve``, or what is named does not take these arguments.
     """
-    given = dict(arguments)
-    if isinstance(given.get(part), str):
-        target = resolve(where(f"{key}.{part}"), given[part], aliases, allowed)
-        own = given.pop(f"{part}_args", None) or {}
-        if not isinstance(own, Mapping) or not all(isinstance(name, str) for name in own):
-            raise UserError(f"{key}.{part}_args: {own!r:.80} is no mapping of names to values")
-        faults = binding_faults(f"{key}.{part}_args", target, own, where)
+    result = {**target.implied, **arguments}
+    for part, set_there in getattr(target.cls, "parts", {}).items():
+        name = result.get(part, getattr(target.parameters.get(part), "default", None))
+        if not isinstance(name, str) or "." not in name:
+            continue
+        found, own = resolve(where(f"{key}.{part}"), name, aliases, allowed), f"{part}_args"
+        given = result.get(own) or {}
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise UserError(f"{key}.{own}: {given!r:.80} is no mapping of names to values")
+        faults = binding_faults(f"{key}.{own}", found, given, where, set_there)
         if faults:
             raise UserError("; ".join(faults))
-        given[part] = target.build(own)
-    return given
+        result |= {part: found.cls, own: {**found.implied, **given}}
+    return result
 
 
 def with_each_built(
-    key: str,
-    arguments: Mapping[str, Any],
-    part: str,
-    home: str,
-    allowed: Iterable[str],
+    key: str, arguments: Mapping[str, Any], part: str, home: str, allowed: Iterable[str]
 ) -> dict[str, Any]:
     """``arguments`` (the value of ``key``) with each item of the list ``part`` built.
 
     An item is a name or a mapping of ``name`` and arguments; a plain name is one of the module
-    ``home``. Items that are no such thing, and arguments without such a list, stay as they are.
+    ``home``. Arguments within ``..._args`` are treated likewise.
 
     Raises:
         UserError: as ``resolve``, or what an item names does not take its arguments.
     """
-    if not isinstance(arguments.get(part), list):
-        return dict(arguments)
-    built = []
-    for number, item in enumerate(arguments[part]):
-        where = f"{key}.{part}[{number}]"
+
+    def built(where: str, item: Any) -> Any:
         own = dict(item) if isinstance(item, Mapping) else {"name": item}
         name = own.pop("name", None)
         if not isinstance(name, str):
@@ -219,8 +223,16 @@ def with_each_built(
         faults = binding_faults(where, target, own)
         if faults:
             raise UserError("; ".join(faults))
-        built.append(target.build(own))
-    return {**arguments, part: built}
+        return target.build(own)
+
+    result = dict(arguments)
+    for name, value in arguments.items():
+        inner = f"{key}.{name}"
+        if name == part and isinstance(value, list):
+            result[name] = [built(f"{inner}[{i}]", item) for i, item in enumerate(value)]
+        elif name.endswith("_args") and isinstance(value, Mapping):
+            result[name] = with_each_built(inner, value, part, home, allowed)
+    return result
 
 
 def fitted_arguments(
@@ -233,17 +245,16 @@ def fitted_arguments(
     Raises:
         ValueError: a path with a variable that is not set, and the argument's name before it.
     """
-    parameters = inspect.signature(target.cls).parameters
     result: dict[str, Any] = {}
     for name, value in written.items():
         part = name.removesuffix("_args")
-        inner = written.get(part, getattr(parameters.get(part), "default", None))
+        inner = written.get(part, getattr(target.parameters.get(part), "default", None))
         try:
             if name != part and isinstance(inner, str) and isinstance(value, dict):
                 owner = resolve(part, inner, aliases, allowed)
                 result[name] = fitted_arguments(owner, value, aliases, allowed)
-            elif name in parameters:
-                result[name] = fitted_argument(parameters[name], value)
+            elif name in target.parameters:
+                result[name] = fitted_argument(target.parameters[name], value)
             else:
                 result[name] = meaning(value)
         except UserError:  # said where the part is built
@@ -258,15 +269,15 @@ def binding_faults(
     target: Target,
     arguments: Mapping[str, Any],
     where: Callable[[str], str] = str,
-    given: Iterable[str] = (),
+    elsewhere: Iterable[str] = (),
 ) -> list[str]:
     """What is wrong with ``arguments`` (the value of ``key``) for ``target``, a line each.
 
     Args:
         where: how the user wrote an argument whose dotted name it is given.
-        given: names of arguments that come from elsewhere, or are of another type by then.
+        elsewhere: names of arguments that need not be there, as they come from elsewhere.
     """
-    parameters = inspect.signature(target.cls).parameters
+    parameters = target.parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []
     faults = [
@@ -274,17 +285,15 @@ def binding_faults(
         for name in arguments
         if name not in parameters
     ]
-    there = {*target.implied, *arguments, *given}
+    there = {*target.implied, *arguments, *elsewhere}
     faults += [
         f"{key}.{name}: {target.name} needs it"
         for name, p in parameters.items()
         if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and name not in there
     ]
-    faults += [
-        f"{where(f'{key}.{name}')}: {value!r:.80}: {fault}"
-        for name, value in arguments.items()
-        if name in parameters
-        and name not in given
-        and (fault := type_fault(parameters[name].annotation, value))
+    typed = {name: p.annotation for name, p in parameters.items() if name in arguments}
+    return faults + [
+        f"{where(f'{key}.{name}')}: {arguments[name]!r:.80}: {fault}"
+        for name, annotation in typed.items()
+        if (fault := type_fault(annotation, arguments[name]))
     ]
-    return faults

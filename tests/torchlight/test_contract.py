@@ -5,8 +5,9 @@ import pytest
 import torch
 import toy
 
+from torchlight.checks import check_model
 from torchlight.config import build
-from torchlight.contract import check_compatible, prepared
+from torchlight.contract import prepared
 from torchlight.errors import UserError
 from torchlight.holdout import open_splits
 
@@ -35,7 +36,7 @@ def having(base=Plain, **attributes):
 def check(dataset, split="train", **config):
     """Prepare a dataset and let the toy model look at it."""
     values = build({**CONFIG, **config}, "test")
-    check_compatible(values, toy.Model(), {split: prepared(split, dataset)})
+    check_model(values, toy.Model(), {split: prepared(split, dataset)})
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_many_classes_are_advised_as_a_range():
     labels = 1 + np.arange(60)
     datasets = {"train": prepared("train", Plain(60, labels=labels))}
     with pytest.raises(UserError, match=r"--classes \$\(seq 1 60\)"):
-        check_compatible(build(CONFIG, "test"), Wide(num_class=60), datasets)
+        check_model(build(CONFIG, "test"), Wide(num_class=60), datasets)
 
 
 def _shorter(self, i):
@@ -199,7 +200,7 @@ def test_looking_at_a_sample_leaves_the_model_as_it_was():
     model = toy.Model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_compatible(build(CONFIG, "test"), model, {"train": prepared("train", Plain())})
+    check_model(build(CONFIG, "test"), model, {"train": prepared("train", Plain())})
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -255,8 +256,8 @@ def test_class_names_follow_the_classes(monkeypatch):
 def test_num_class_must_be_the_number_of_classes():
     sets, config = opened(classes=[3, 0]), build({**CONFIG, "classes": [3, 0]}, "test")
     with pytest.raises(UserError, match=r"num_class is 5, but classes lists 2; .* num_class=2"):
-        check_compatible(config, toy.Model(), sets)
-    check_compatible(config, toy.Model(num_class=2), sets)
+        check_model(config, toy.Model(), sets)
+    check_model(config, toy.Model(num_class=2), sets)
 
 
 def test_a_held_out_part_needs_two_samples_of_each_class():

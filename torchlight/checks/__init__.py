@@ -1,0 +1,6 @@
+"""A wing: what is compared and tried before a run, to say early what would go wrong late."""
+
+from .fit import check_model
+from .together import check_data
+
+__all__ = ["check_data", "check_model"]
