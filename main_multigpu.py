@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.errors import DataError
+from feeders.transforms import HOMES
 from model.errors import ModelError
 from model.published import ALIASES
 from torchlight import cli, distributed
@@ -113,8 +114,7 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
     allowed = (*OWN_PACKAGES, *config.allow_import)
 
     def build(key: str, given: dict[str, Any]) -> Any:
-        home = "feeders.transforms"
-        return _build(key, feeder, with_each_built(key, given, "transforms", home, allowed))
+        return _build(key, feeder, with_each_built(key, given, HOMES, allowed))
 
     return open_splits(config, build, feeder.parameters)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from feeders.transforms import HOMES
 from model.errors import ModelError
 from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
@@ -30,11 +31,10 @@ from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
 from torchlight.log import start_logging
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
-from torchlight.registry import Target, decided_by_data, plug, resolve, with_parts
+from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
 from torchlight.reports import check_settings, write_methods
 
 OWN_PACKAGES = ("feeders", "model")
-STEM = "oneshot"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
-    queries = world.main_first(lambda: prepared("test", feeder.build(config.test_feeder_args)))
+    of_data = with_each_built("test_feeder_args", config.test_feeder_args, HOMES, allowed)
+    queries = world.main_first(lambda: prepared("test", feeder.build(of_data)))
     if not hasattr(queries, "exemplars"):
         raise UserError(
             f"feeder: {config.feeder} has no exemplars; make it the base of feeders.oneshot.Feeder"
@@ -111,7 +112,7 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
     before = {"match": "dmd", "rcond": RCOND, "shots": 1}
     before |= {**config.evaluator_args, **config.test_feeder_args}
     changed = [f"{k}-{v}" for k, v in vars(own).items() if v is not None and v != before[k]]
-    stem = "_".join([STEM, *changed])
+    stem = "_".join(["oneshot", *changed])
     feeder_args = {**config.test_feeder_args, **shots}
     config = config.noting([], test_feeder_args=feeder_args, evaluator_args=evaluator_args)
     return config, str(config.weights), stem

@@ -5,7 +5,7 @@
 A sample is a function of (seed, epoch, index) alone, whichever process or worker makes it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from data.labels import class_numbers
 from data.skeletons import Skeleton, bone_parents
 from feeders.arguments import at_least_one
 from feeders.randomness import KeyedGenerator
-from feeders.streams import fused, stream_names
+from feeders.streams import Stream, Streams, fused, stream_table
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -53,14 +53,15 @@ class SkeletonDataset:
     Args:
         source: of the clips.
         transforms: applied in this order; the last must leave all clips the same shape.
-        streams: "joint", "bone", "joint_motion", "bone_motion", or several of them, which are
-            concatenated as input channels.
+        streams: "joint", "bone", "joint_motion", "bone_motion", or several of them or of one's
+            own (see ``STREAMS``), which are concatenated as input channels.
         repeat: how often each clip is seen in an epoch.
         seed: of all random numbers.
         dtype: of x: "float32", or "float64" for comparisons.
 
     Attributes:
-        skeleton, sample_names, labels, subjects, class_names: the source's.
+        skeleton, sample_names, labels, subjects, class_names, num_class: the source's; the last
+            two are for a source to leave out.
         description: what training, testing and weights must agree in, in plain words.
         described_by: for each key of it, the arguments that decide it.
 
@@ -73,17 +74,19 @@ class SkeletonDataset:
         source: Source,
         *,
         transforms: Sequence[Transform] = (),
-        streams: str | Sequence[str] = ("joint",),
+        streams: Streams | Mapping[str, Stream] = "joint",
         repeat: int = 1,
         seed: int = 0,
         dtype: str = "float32",
     ) -> None:
         self.source, self.transforms = source, list(transforms)
         self.skeleton = source.skeleton
-        self.streams = stream_names(streams)
+        self.stream_table = stream_table(streams)
+        self.streams = tuple(self.stream_table)
         self.sample_names, self._count = source.names, len(source.names)
         self.labels = class_numbers("labels", source.labels, source.names)
         self.subjects = np.asarray(source.subjects, dtype=np.int64)
+        self.num_class = getattr(source, "num_class", None)
         if source.class_names is not None:
             self.class_names = source.class_names
         self.repeat = at_least_one("repeat", repeat)
@@ -138,7 +141,7 @@ class SkeletonDataset:
         joints = np.empty((len(clips), *clips[0].shape), dtype=clips[0].dtype)
         for place, clip in zip(joints, clips, strict=True):
             place[...] = clip
-        x = fused(joints, self.streams, self._parents)
+        x = fused(joints, self.stream_table, self._parents)
         return x.astype(self.dtype, copy=False), self.labels[wanted % self._count], wanted
 
     def _transformed(self, index: int) -> np.ndarray:

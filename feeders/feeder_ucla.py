@@ -15,7 +15,6 @@ from data.errors import DataError
 from data.skeletons import UCLA
 from feeders.arguments import at_least_one, one_of, refuse_unheard
 from feeders.dataset import ArraySource, SkeletonDataset, Transform
-from feeders.streams import stream_names
 from feeders.transforms import Centre, EvenFrames, RandomFrames, RandomRotate, UnitBox
 
 WINDOW = 52
@@ -83,7 +82,7 @@ class Feeder(SkeletonDataset):
         window = WINDOW if window_size == -1 else at_least_one("window_size", window_size)
         one_of("dtype", dtype, ("float32", "float64"))
         if streams is None:
-            streams = stream_names(one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS))
+            streams = one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS)
         elif data_path is not None:
             raise DataError(
                 "streams: leave out data_path (data_path: null), which says it otherwise"

@@ -85,7 +85,7 @@ class Feeder(SkeletonDataset):
         super().__init__(
             _Pooled([part.source for part in bases], rows, classes, known),
             transforms=first.transforms,
-            streams=first.streams,
+            streams=first.stream_table,
             repeat=first.repeat,
             seed=seed,
         )

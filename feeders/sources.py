@@ -25,6 +25,7 @@ class NtuSource:
 
     Attributes:
         max_frames: frames of the longest sample of the data set.
+        num_class: classes of the data set, whether it has samples of them or not.
     """
 
     skeleton = NTU
@@ -32,6 +33,7 @@ class NtuSource:
     labels: np.ndarray
     subjects: np.ndarray
     max_frames: int
+    num_class: int | None = None
     class_names: list[str] | None = None
 
     def first(self, count: int) -> Self:
@@ -60,7 +62,8 @@ class StoreSource(NtuSource):
         self.labels = self._store.labels[self._rows]
         self.subjects = self._store.subjects[self._rows]
         self.max_frames = self._store.max_frames
-        self.class_names = _class_names(self._store.labels, self._store.num_class)
+        self.num_class = self._store.num_class
+        self.class_names = _class_names(self._store.labels, self.num_class)
 
     def clip(self, row: int) -> np.ndarray:
         """See NtuSource. A lone actor that is to be shown twice is a view, M = 2."""
@@ -87,8 +90,10 @@ class NpzSource(NtuSource):
             raise DataError(f"{path}: x_{split} has no sample")
         self.labels = published_labels(path, split, count)
         labels = find_array(path, f"y_{split}")
-        if labels is not None and labels.shape[1:] in ((60,), (len(NTU_ACTIONS),)):
-            self.class_names = _class_names(self.labels, labels.shape[1])
+        if labels is not None and labels.shape[1:] > (1,):  # one-hot
+            self.num_class = labels.shape[1]
+            if self.num_class in (60, len(NTU_ACTIONS)):
+                self.class_names = _class_names(self.labels, self.num_class)
         self.names = [f"{split}_{row}" for row in range(count)]  # as published
         self.subjects = np.full(count, UNKNOWN_SUBJECT)
 

@@ -4,7 +4,7 @@ Arrays are (..., C, T, V, M). Several streams are concatenated as input channels
 given.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,51 +28,61 @@ def motion(positions: np.ndarray) -> np.ndarray:
     return steps
 
 
-STREAMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+Stream = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Streams = str | Sequence[str | Stream]
+
+STREAMS: dict[str, Stream] = {
     "joint": lambda joints, parents: joints,
     "bone": bones,
     "joint_motion": lambda joints, parents: motion(joints),
     "bone_motion": lambda joints, parents: motion(bones(joints, parents)),
 }
-"""By name: a function of joints (..., C, T, V, M) and parents (V,). A new stream is a line here."""
+"""By name: a function of joints (..., C, T, V, M) and parents (V,). A new stream is a line here, or
+a class of one's own with such a ``__call__``."""
 
 SPELLINGS = {"motion": "joint_motion", "bone motion": "bone_motion", "joint motion": "joint_motion"}
 """Published and short spellings."""
 
 
-def stream_names(streams: str | Sequence[str]) -> tuple[str, ...]:
-    """The streams asked for, in our spelling.
+def stream_table(streams: Streams | Mapping[str, Stream]) -> Mapping[str, Stream]:
+    """The streams asked for, by name in our spelling.
 
     Raises:
         DataError: none, one twice, or one that there is not.
     """
+    if isinstance(streams, Mapping):
+        return streams
     given = [streams] if isinstance(streams, str) else list(streams)
-    names = tuple(SPELLINGS.get(name, name) for name in given)
-    unknown = [name for name in names if name not in STREAMS]
-    if unknown or not names or len(set(names)) < len(names):
-        fault = f"{unknown[0]!r} is none" if unknown else f"{given} are not distinct ones"
-        raise DataError(f"streams: {fault} of {', '.join(STREAMS)}")
-    return names
+    table: dict[str, Stream] = {}
+    for stream in given:
+        if isinstance(stream, str):
+            name = SPELLINGS.get(stream, stream)
+            if name not in STREAMS:
+                raise DataError(f"streams: {name!r} is none of {', '.join(STREAMS)}")
+            table[name] = STREAMS[name]
+        else:
+            table[f"{type(stream).__module__}.{type(stream).__qualname__}"] = stream
+    if not table or len(table) < len(given):
+        raise DataError(f"streams: {given} are not distinct ones of {', '.join(STREAMS)}")
+    return table
 
 
-def published_streams(
-    streams: str | Sequence[str] | None, *, bone: bool = False, vel: bool = False
-) -> tuple[str, ...]:
+def published_streams(streams: Streams | None, *, bone: bool = False, vel: bool = False) -> Streams:
     """The streams of a feeder that also takes the published ``bone`` and ``vel``.
 
     Raises:
-        DataError: both spellings are used, or see ``stream_names``.
+        DataError: both spellings are used.
     """
     if streams is None:
-        return (("bone_motion" if vel else "bone") if bone else "joint_motion" if vel else "joint",)
+        return ("bone_motion" if vel else "bone") if bone else "joint_motion" if vel else "joint"
     if bone or vel:
         raise DataError(
             "streams: leave out bone and vel (or set them to False), which say it otherwise"
         )
-    return stream_names(streams)
+    return streams
 
 
-def fused(joints: np.ndarray, names: Sequence[str], parents: np.ndarray) -> np.ndarray:
+def fused(joints: np.ndarray, streams: Mapping[str, Stream], parents: np.ndarray) -> np.ndarray:
     """The streams of joints (..., C, T, V, M), one after the other on the channel axis."""
-    parts = [STREAMS[name](joints, parents) for name in names]
+    parts = [stream(joints, parents) for stream in streams.values()]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-4)

@@ -20,6 +20,10 @@ from data.errors import DataError
 from data.skeletons import SKELETONS, mirror_joints
 from feeders.arguments import one_of
 
+HOMES = {"transforms": __name__, "streams": None}
+"""Lists of names in a feeder's arguments; the module that a name without a dot is of, if it is one
+of a class."""
+
 
 class Centre:
     """Move the clip so that ``joint`` is at the origin in the first frame (of the first person)."""

@@ -51,8 +51,8 @@ class Model(Backbone):
     )
     """What trained weights compute does not depend on these."""
 
-    parts: ClassVar = {"graph": (), "head": ("width", "num_class")}
-    """Arguments that name a class, each with the arguments of that class that are set here."""
+    parts: ClassVar = {"graph": 0, "head": 2}
+    """Arguments that name a class, and how many of that class's first arguments are set here."""
 
     from_data: ClassVar = ("num_point", "num_person", "in_channels", "graph", "graph_args")
     """Arguments that ``arguments_of`` may know."""

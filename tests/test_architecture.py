@@ -10,7 +10,7 @@ import pytest
 
 from model.published import ALIASES
 from torchlight.config import build, read_layers
-from torchlight.registry import binding_faults, resolve
+from torchlight.registry import binding_faults, decided_by_data, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"data", "feeders", "model", "torchlight", "tests"}
@@ -23,7 +23,7 @@ ALLOWED = {
 }
 WITHOUT_TORCH = ("__init__.py", "errors.py", "files.py", "untrusted.py")
 """What data uses of the engine, and what that imports."""
-WINGS = ("data.preparation", "torchlight.fusion")
+WINGS = ("data.preparation", "torchlight.fusion", "torchlight.checks")
 PLUGS = ("data/ntu", "data/ntu120")
 """The command lines that plug a wing in."""
 CONFIGS = sorted(p for p in (ROOT / "config").rglob("*.yaml") if p.parent.name != "_base_")
@@ -82,7 +82,7 @@ def test_data_knows_no_torch_and_the_engine_no_field():
     files = [*(ROOT / "data").rglob("*.py"), *(ROOT / "torchlight" / f for f in WITHOUT_TORCH)]
     for path in files:
         assert not {n for n in imported(path) if n.split(".")[0] == "torch"}, path
-    for path in (ROOT / "torchlight").glob("*.py"):
+    for path in (ROOT / "torchlight").rglob("*.py"):
         found = re.search(r"skelet|joint|\bntu|ucla|koopman", path.read_text(), re.IGNORECASE)
         assert found is None, (path, found)
 
@@ -129,7 +129,8 @@ def test_every_configuration_resolves_and_binds(path):
     faults = binding_faults("test_feeder_args", feeder, config.test_feeder_args)
     if config.phase == "train":
         faults += binding_faults("train_feeder_args", feeder, config.train_feeder_args)
-    faults += binding_faults("model_args", model, config.model_args)
+    left = decided_by_data(model)
+    faults += binding_faults("model_args", model, config.model_args, elsewhere=left)
     assert faults == []
     if config.evaluator is not None:
         evaluator = resolve("evaluator", config.evaluator, ALIASES, allowed)

@@ -225,14 +225,19 @@ def test_the_demo_can_be_trained_on_a_part_of_its_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["num_person=1"], ["in_channels=2"], ["num_point=20", "graph_args.skeleton=ucla"]]
+    ("words", "expected"),
+    [
+        (["num_person=1"], "num_person is 1, but the data have 2 "),
+        (["in_channels=2"], "in_channels is 2, but the data have 3 "),
+        (["num_point=20", "graph_args.skeleton=ucla"], "num_point is 20, but the data have 25 "),
+    ],
 )
-def test_a_model_that_does_not_fit_the_data_leaves_no_work_dir(tmp_path, capsys, words):
+def test_a_model_that_does_not_fit_the_data_leaves_no_work_dir(tmp_path, capsys, words, expected):
     file = published(tmp_path / "data.npz", [0, 1, 2] * 4)
     config = small(tmp_path, "feeders.feeder_ntu.Feeder", data_path=str(file), window_size=8)
     assert train(config, "--work-dir", str(tmp_path / "w"), "--model-args", *words) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "test split: sample test_0, of shape (3, 8, 25, 2), does not fit the model" in line
+    assert line.startswith(f"error: --model-args {expected}(samples of shape (3, 8, 25, 2))")
     assert not (tmp_path / "w").exists()
 
 

@@ -54,7 +54,7 @@ def without(root, tmp_path_factory):
 def test_without_the_engine_the_preparation_and_the_fusion(without):
     """Training, testing, normalising and a prepared data set do without either wing; testing
     writes score files without the one that reads them."""
-    tree, run = without("model/cpu", "data/preparation")
+    tree, run = without("model/cpu", "data/preparation", "torchlight/checks")
     trained = run("main_multigpu.py", *SHORT, "--save-score", "True")
     assert trained.returncode == 0, trained.stderr
     normalised = run("eigen_normalization.py", "--load-path", "w/best.pt", "--rank", "4",

@@ -190,6 +190,12 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
             f"{config.weights}: weights of another model ({name}) than the configuration's "
             f"({config.model}); say --model {name}, or take other weights"
         )
+    for name in taken.keys() & getattr(target.cls, "parts", {}).keys():
+        wanted = f"{name}={printable(taken[name])}"
+        raise UserError(
+            f"{config.weights}: weights of another model ({wanted}) than the configuration's "
+            f"({name}={printable(own.get(name))}); say --model-args {wanted}, or take other weights"
+        )
     for name, value in taken.items():
         if name not in own:
             continue

@@ -13,7 +13,8 @@ It may have:
   is read once to learn its label. ``sample_names`` (or ``sample_name``): n different names; without
   them train_0, train_1, ... ``len(dataset)`` may be a multiple of n, to see each sample several
   times; index i is then sample i % n, and a test takes the mean of a sample's scores;
-* ``class_names``: ``num_class`` of them, for the reports. ``subjects``: n whole numbers, for
+* ``class_names``: ``num_class`` of them, for the reports; or ``num_class``, where there may be more
+  than there are labels. ``subjects``: n whole numbers, for
   ``val_subjects``. ``set_epoch(epoch)``: called before an epoch, in the loading processes too.
   ``get_batch(indices)``: (inputs, labels, indices) stacked; faster where samples are cheap.
   ``description`` and ``described_by``: see ``torchlight.card``.
@@ -172,32 +173,35 @@ def with_data(
     names = decided_by_data(model)
     found = {name: known[name] for name in names if name in known}
     found |= _num_class(scored, found if config.phase == "test" else {})
+    faults = []
     if hasattr(model.cls, "arguments_of"):
         shape = tuple(read(dataset, [0])[0].shape[1:])
         of_sample = as_json(model.cls.arguments_of(shape, dataset))
-        for name, value in of_sample.items():
-            if isinstance(value, int) and given.get(name, value) != value:
-                raise UserError(
-                    f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have "
-                    f"{value} (samples of shape {shape}); leave it out"
-                )
         found |= of_sample
+        faults = [
+            f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have {value} "
+            f"(samples of shape {shape}); leave it out"
+            for name, value in of_sample.items()
+            if isinstance(value, int) and given.get(name, value) != value
+        ]
     open_ = [n for n in names if n in found and not {n, n.removesuffix("_args")} & given.keys()]
     arguments = {**config.model_args, **{name: found[name] for name in open_}}
-    faults = binding_faults("model_args", model, arguments, config.named)
+    unsaid = binding_faults("model_args", model, arguments, config.named)
+    faults += [f"{fault}, and the data do not say it" for fault in unsaid]
     if faults:
-        raise UserError(f"{'; '.join(faults)} (the data do not say it)")
+        raise UserError("; ".join(faults))
     return config.noting([], model_args=arguments)
 
 
 def _num_class(scored: Sequence[Dataset], known: Mapping[str, Any]) -> dict[str, int]:
-    """The number of classes: of names, or as is ``known``, or of labels."""
-    named = [getattr(own, "class_names", None) for own in scored]
-    names = [of_split for of_split in named if of_split is not None]
+    """The number of classes: as the data say it, or as is ``known``, or the number of labels."""
+    for own in scored:
+        names, number = getattr(own, "class_names", None), getattr(own, "num_class", None)
+        number = number if names is None else len(names)
+        if number is not None:
+            return {"num_class": number}
     labels = {label for own in scored for label in np.unique(own.labels).tolist()}
-    if not names and ("num_class" in known or not labels):
-        return {}
-    return {"num_class": len(names[0] if names else labels)}
+    return {"num_class": len(labels)} if labels and "num_class" not in known else {}
 
 
 def _length(split: str, dataset: Any) -> int:

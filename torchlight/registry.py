@@ -181,13 +181,13 @@ def with_parts(
     """``arguments`` (the value of ``key``) with the classes that its dotted names stand for.
 
     Which of the target's arguments are such names, the attribute ``parts`` of its class says, and
-    which arguments of the part the target gives itself. ``<part>_args`` are the others.
+    how many of their arguments the target gives itself. ``<part>_args`` are the others.
 
     Raises:
         UserError: as ``resolve``, or what is named does not take these arguments.
     """
     result = {**target.implied, **arguments}
-    for part, set_there in getattr(target.cls, "parts", {}).items():
+    for part, count in getattr(target.cls, "parts", {}).items():
         name = result.get(part, getattr(target.parameters.get(part), "default", None))
         if not isinstance(name, str) or "." not in name:
             continue
@@ -195,6 +195,7 @@ def with_parts(
         given = result.get(own) or {}
         if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
             raise UserError(f"{key}.{own}: {given!r:.80} is no mapping of names to values")
+        set_there = list(found.parameters)[:count]
         faults = binding_faults(f"{key}.{own}", found, given, where, set_there)
         if faults:
             raise UserError("; ".join(faults))
@@ -203,18 +204,24 @@ def with_parts(
 
 
 def with_each_built(
-    key: str, arguments: Mapping[str, Any], part: str, home: str, allowed: Iterable[str]
+    key: str,
+    arguments: Mapping[str, Any],
+    homes: Mapping[str, str | None],
+    allowed: Iterable[str],
 ) -> dict[str, Any]:
-    """``arguments`` (the value of ``key``) with each item of the list ``part`` built.
+    """``arguments`` (the value of ``key``) with each item of the lists in ``homes`` built.
 
-    An item is a name or a mapping of ``name`` and arguments; a plain name is one of the module
-    ``home``. Arguments within ``..._args`` are treated likewise.
+    An item is a name or a mapping of ``name`` and arguments. A plain name is one of the module that
+    is the list's home; where that is None, it stays. Arguments within ``..._args`` are treated
+    likewise.
 
     Raises:
         UserError: as ``resolve``, or what an item names does not take its arguments.
     """
 
-    def built(where: str, item: Any) -> Any:
+    def built(where: str, item: Any, home: str | None) -> Any:
+        if home is None and isinstance(item, str) and "." not in item:
+            return item
         own = dict(item) if isinstance(item, Mapping) else {"name": item}
         name = own.pop("name", None)
         if not isinstance(name, str):
@@ -228,10 +235,11 @@ def with_each_built(
     result = dict(arguments)
     for name, value in arguments.items():
         inner = f"{key}.{name}"
-        if name == part and isinstance(value, list):
-            result[name] = [built(f"{inner}[{i}]", item) for i, item in enumerate(value)]
+        if name in homes and isinstance(value, list):
+            home = homes[name]
+            result[name] = [built(f"{inner}[{i}]", item, home) for i, item in enumerate(value)]
         elif name.endswith("_args") and isinstance(value, Mapping):
-            result[name] = with_each_built(inner, value, part, home, allowed)
+            result[name] = with_each_built(inner, value, homes, allowed)
     return result
 
 

@@ -50,8 +50,8 @@ def test_class_object_and_own_name_resolve() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "either skeleton or edges"),
-        ({"skeleton": "ntu", **TRIANGLE}, "either skeleton or edges"),
+        ({}, "say either graph_args: .skeleton: NAME. or"),
+        ({"skeleton": "ntu", **TRIANGLE}, "say either graph_args: .skeleton: NAME. or"),
         ({"skeleton": "kinetics"}, r"'kinetics' is not one of \['ntu', 'ucla'\]"),
         ({"skeleton": "ntu", "num_point": 20}, "has 25 joints, not 20"),
         ({"skeleton": "ntu", "labeling_mode": "uniform"}, "labeling_mode 'uniform'"),
