@@ -6,7 +6,7 @@ import pytest
 from data.errors import DataError
 from data.skeletons import NTU, UCLA, mirror_joints
 from feeders import transforms as t
-from feeders.streams import STREAMS, fused, published_streams, stream_names
+from feeders.streams import STREAMS, fused, published_streams, stream_table
 
 RNG = np.random.default_rng
 
@@ -151,15 +151,17 @@ def test_persons():
 def test_streams_fuse_on_channels_in_the_order_given():
     parents = np.array([0, 0, 1])
     x = RNG(0).normal(size=(2, 3, 8, 3, 1))
-    both = fused(x, ("bone", "joint_motion"), parents)
+    both = fused(x, stream_table(("bone", "joint_motion")), parents)
     assert both.shape == (2, 6, 8, 3, 1)
     assert np.array_equal(both[:, :3], STREAMS["bone"](x, parents))
     assert np.array_equal(both[:, 3:], STREAMS["joint_motion"](x, parents))
-    assert stream_names("bone motion") == stream_names(["bone_motion"]) == ("bone_motion",)
-    assert published_streams(None, bone=True, vel=True) == ("bone_motion",)
+    assert (
+        list(stream_table("bone motion")) == list(stream_table(["bone_motion"])) == ["bone_motion"]
+    )
+    assert published_streams(None, bone=True, vel=True) == "bone_motion"
     for wrong in ([], ["joint", "joint"], ["speed"]):
         with pytest.raises(DataError, match="streams"):
-            stream_names(wrong)
+            stream_table(wrong)
     with pytest.raises(DataError, match="leave out bone and vel"):
         published_streams("joint", bone=True)
 
