@@ -16,14 +16,13 @@ recordings hold "-inf" there.
 
 import codecs
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 
 from data.errors import DataError
-from data.preparation.decimals import is_number, parse_decimals
 from data.skeletons import NTU
 from torchlight.untrusted import read_bounded
 
@@ -33,8 +32,7 @@ MAX_BODIES = 100  # in a frame; the sensor tracks six
 
 _JOINT_FIELDS = 12
 _BODY_FIELDS = 10
-_COUNTS = bytes([_JOINT_FIELDS] * JOINTS)  # fields of the joint lines of a body
-_LARGEST = 3.4e38  # of the float32 that are read together
+_BLANKS = [_JOINT_FIELDS - 1] * JOINTS
 _WHOLE_NUMBER = re.compile(rb"[+-]?\d{1,18}")
 
 
@@ -91,8 +89,8 @@ def read_recording(path: Path) -> Recording:
     """Read one ``.skeleton`` file.
 
     A file with more content than its frame count says is read as far as the count goes, as the
-    published scripts do; ``surplus_line`` then tells where the rest begins. Line ends of any
-    system, tabs, several blanks, blank lines at the end and a byte-order mark are accepted.
+    published scripts do. Line ends of any system, tabs, several blanks, blank lines at the end and
+    a byte-order mark are accepted.
 
     Raises:
         SampleFault: the file cannot be read or breaks the format, has a coordinate that is no
@@ -113,71 +111,32 @@ def parse_recording(text: bytes, source: str) -> Recording:
     """
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Notepad's "Unicode"
         text = text.decode("utf-16", "replace").encode()
-    text = text.removeprefix(codecs.BOM_UTF8).rstrip()
+    text = text.removeprefix(codecs.BOM_UTF8).lstrip(b" ").rstrip()
     lines = text.splitlines()
-    fields = _find_fields(text)
-    if fields is not None and len(fields.first) == len(lines):
-        with suppress(ValueError):  # a fault is named below
-            return _LineReader(lines, source, fields).read()
+    if _has_unusual_blanks(text):
+        lines = [b" ".join(line.split()) for line in lines]
     return _LineReader(lines, source).read()
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Where in a text the fields lie, found with array operations.
-
-    Attributes:
-        text: of which. starts, ends: byte positions of each field, int64.
-        first: the first field of each line, int64.
-        counts: fields of each line, a byte each; 255 are 255 or more.
-    """
-
-    text: bytes
-    starts: np.ndarray
-    ends: np.ndarray
-    first: np.ndarray
-    counts: bytes
-
-
-def _find_fields(text: bytes) -> _Fields | None:
-    """Split a text at single blanks and line ends; None if there are others, or double ones.
-
-    With Windows line ends an empty field, to which no line refers, lies between the two
-    characters; taking "\\r" out first would cost as much as all the rest.
-    """
-    windows = b"\r" in text[:32]
-    text += b"\r\n" if windows else b"\n"
+def _has_unusual_blanks(text: bytes) -> bool:
+    """Whether there are tabs, two blanks in a row, or blanks at an end of a line."""
     raw = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(raw <= ord(" "))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    separators = raw[ends]
-    line_ends = np.flatnonzero(separators == ord("\n"))
-    last = line_ends - windows
-    first = np.concatenate([[0], line_ends[:-1] + 1])
-    known = np.count_nonzero(separators == ord(" ")) + len(line_ends) * (1 + windows) == len(ends)
-    paired = not windows or bool((separators[last] == ord("\r")).all())
-    if not known or not paired or np.count_nonzero(ends == starts) != len(line_ends) * windows:
-        return None
-    counts = np.minimum(last - first + 1, 255).astype(np.uint8).tobytes()
-    return _Fields(text, starts, ends, first, counts)
+    white, blank = raw <= ord(" "), raw == ord(" ")
+    beside = blank[:-1] & white[1:] | white[:-1] & blank[1:]
+    return bool(beside.any()) or any(byte in text for byte in b"\t\v\f")
 
 
 @dataclass
 class _LineReader:
-    """A walk over the lines of one file.
-
-    With ``fields``, those of joint lines are counted by them and coordinates converted together in
-    the end, and what is wrong there is not said.
-    """
+    """A walk over the lines of one file; their fields are parted by single blanks."""
 
     lines: list[bytes]
     source: str
-    fields: _Fields | None = None
     position: int = 0  # lines read so far, which is the 1-based number of the current line
-    starts: list[int] = field(default_factory=list)  # first joint line of each record, from 0
-    joints: list[tuple[float, ...]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)  # lines before the joints of each record
+    joint_lines: list[bytes] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
-    bodies: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
 
     def read(self) -> Recording:
@@ -194,72 +153,68 @@ class _LineReader:
         if not self.frames:
             raise SampleFault(self.source, None, f"no body in any of its {num_frames} frames")
         surplus = self.position + 1 if self.position < len(self.lines) else None
-        joints = self.convert(self.fields) if self.fields else np.array(self.joints)
-        joints = joints.astype(np.float32).reshape(-1, JOINTS, 3)
-        return Recording(joints, np.array(self.frames), self.bodies, self.dropped, surplus)
-
-    def convert(self, fields: _Fields) -> np.ndarray:
-        """The coordinates of all joint lines, float64 (3 * lines,).
-
-        Raises:
-            ValueError: one is no number, or none that is finite in 32 bits.
-        """
-        lines = np.array(self.starts)[:, None] + np.arange(JOINTS)
-        wanted = (fields.first[lines][..., None] + np.arange(3)).ravel()
-        joints = parse_decimals(fields.text, fields.starts[wanted], fields.ends[wanted])
-        if not (np.abs(joints) < _LARGEST).all():
-            raise ValueError("a number too large")
-        return joints
+        bodies = [body.decode("latin-1") for body in self.bodies]
+        return Recording(self.joints(), np.array(self.frames), bodies, self.dropped, surplus)
 
     def read_frame(self, frame: int) -> None:
-        count = self.whole_number(f"body count of frame {frame}")
-        if count > MAX_BODIES:
-            raise self.fault(f"{count} bodies in frame {frame}, more than {MAX_BODIES}")
+        bodies = self.whole_number(f"body count of frame {frame}")
+        if bodies > MAX_BODIES:
+            raise self.fault(f"{bodies} bodies in frame {frame}, more than {MAX_BODIES}")
         known = len(self.bodies)
-        for _ in range(count):
-            head = self.next_line(f"a body of frame {frame}").split()
-            if len(head) != _BODY_FIELDS:
-                what = f"the {_BODY_FIELDS} fields of a body in frame {frame}"
-                raise self.fault(f"{len(head)} field(s) instead of {what}")
-            body = head[0].decode("latin-1")
-            if body in self.bodies[known:]:
-                raise self.fault(f"body id {_show(head[0])} is in frame {frame} twice")
-            self.bodies.append(body)
+        for _ in range(bodies):
+            fields = self.fields(_BODY_FIELDS, f"a body in frame {frame}")
+            if fields[0] in self.bodies[known:]:
+                raise self.fault(f"body id {_show(fields[0])} is in frame {frame} twice")
+            self.bodies.append(fields[0])
             self.frames.append(frame - len(self.dropped))
-            self.read_body_joints(frame)
-        if count == 0:
+            self.read_joints(frame)
+        if bodies == 0:
             self.dropped.append(frame)
 
-    def read_body_joints(self, frame: int) -> None:
-        """Read x, y and z of all joints of one body."""
-        count = self.whole_number("joint count")
-        if count != JOINTS:
-            raise self.fault(f"{count} joints instead of {JOINTS}")
-        end = self.position + JOINTS
-        if self.fields is None:
-            self.joints += [self.read_joint(frame, joint) for joint in range(JOINTS)]
-        elif self.fields.counts[self.position : end] != _COUNTS:
-            raise ValueError("another number of fields")
+    def read_joints(self, frame: int) -> None:
+        """Note the lines of all joints of one body."""
+        joints = self.whole_number("joint count")
+        if joints != JOINTS:
+            raise self.fault(f"{joints} joints instead of {JOINTS}")
+        self.starts.append(self.position)
+        lines = self.lines[self.position : self.position + JOINTS]
+        if [line.count(b" ") for line in lines] == _BLANKS:
+            self.position += JOINTS
         else:
-            self.starts.append(self.position)
-            self.position = end
+            for joint in range(JOINTS):  # one of them raises
+                self.fields(_JOINT_FIELDS, f"joint {joint} of frame {frame}")
+        self.joint_lines += lines
 
-    def read_joint(self, frame: int, joint: int) -> tuple[float, ...]:
-        """Read x, y and z of a joint, in a way that tells what is wrong."""
-        place = f"joint {joint} of frame {frame}"
-        tokens = self.next_line(place).split()
-        if len(tokens) != _JOINT_FIELDS:
-            raise self.fault(f"{len(tokens)} field(s) instead of the {_JOINT_FIELDS} of {place}")
-        for axis, token in zip("xyz", tokens[:3], strict=True):
-            what = f"{axis} of {place} is {_show(token)}"
-            if token.lower().lstrip(b"+-") in (b"nan", b"inf", b"infinity"):
-                raise self.fault(f"{what}, not finite")
-            if not is_number(token):
-                raise self.fault(f"{what}, no number")
-            with np.errstate(over="ignore"):
-                if not np.isfinite(np.float32(float(token))):
-                    raise self.fault(f"{what}, too large for a 32-bit number")
-        return tuple(map(float, tokens[:3]))
+    def joints(self) -> np.ndarray:
+        """The coordinates as numbers, float32 (R, 25, 3)."""
+        try:  # to the bit what ``float`` gives
+            numbers = np.loadtxt(self.joint_lines, delimiter=" ", usecols=(0, 1, 2), comments=None)
+        except ValueError:
+            raise self.no_number() from None
+        with np.errstate(over="ignore"):
+            joints = numbers.astype(np.float32).reshape(-1, JOINTS, 3)
+        if not np.isfinite(joints).all():
+            raise self.no_number()
+        return joints
+
+    def no_number(self) -> SampleFault:
+        """The fault of the first coordinate that is no finite float32."""
+        coordinates = [token for line in self.joint_lines for token in line.split()[:3]]
+        reasons = enumerate(map(_why_no_number, coordinates))
+        place, why = next((place, why) for place, why in reasons if why)
+        record, joint, axis = place // (3 * JOINTS), place // 3 % JOINTS, "xyz"[place % 3]
+        self.position = self.starts[record] + joint + 1
+        valid = (n for n in count() if n not in self.dropped)
+        frame = next(islice(valid, self.frames[record], None))
+        token = _show(coordinates[place])
+        return self.fault(f"{axis} of joint {joint} of frame {frame} is {token}, {why}")
+
+    def fields(self, number: int, what: str) -> list[bytes]:
+        """The fields of the next line, so many of them."""
+        fields = self.next_line(what).split()
+        if len(fields) != number:
+            raise self.fault(f"{len(fields)} field(s) instead of the {number} fields of {what}")
+        return fields
 
     def whole_number(self, what: str) -> int:
         token = self.next_line(f"the {what}").strip()
@@ -278,6 +233,18 @@ class _LineReader:
     def fault(self, reason: str) -> SampleFault:
         """A fault of the current line."""
         return SampleFault(self.source, self.position, reason)
+
+
+def _why_no_number(token: bytes) -> str:
+    """Why a token is no finite float32, "" if it is one."""
+    try:
+        number = float(token.replace(b"_", b"?"))  # "1_0" is a number to Python alone
+    except ValueError:
+        return "no number"
+    with np.errstate(over="ignore"):
+        if np.isfinite(np.float32(number)):
+            return ""
+    return "not finite" if token[-1:].isalpha() else "too large for a 32-bit number"
 
 
 def _show(token: bytes) -> str:

@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.preparation.recording import (
-    SampleFault,
-    _LineReader,
-    parse_recording,
-    read_recording,
-)
+from data.preparation.recording import SampleFault, parse_recording, read_recording
 
 JOINT = "0.25 -1.5e-2 3.125 200 300 -inf 5 6 7 8 9 2"
 
@@ -75,21 +70,36 @@ def test_the_same_recording_in_other_clothes(how):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([b" ", b"\n", b"\t", b"_", b"x", b"\xff", b""]))
-def test_damage_is_a_fault_or_gives_what_the_careful_way_gives(seed, damage):
+def test_damage_is_a_fault_or_changes_nothing_else(seed, damage):
+    """What is read is what a plain reading of the lines, field by field, gives."""
     text = text_of([["a"], ["a", "b"], [], ["b"]], ["\n", "\r\n"][seed % 2])
     place = seed % len(text)
-    lines = (text[:place] + damage + text[place + 1 :]).rstrip().splitlines()
-    slow, fault = outcome(_LineReader(lines, "x").read)
-    usual, same_fault = outcome(parse_recording, b"\n".join(lines), "x")
-    assert str(fault) == str(same_fault)
-    assert fault or equal(usual, slow)
+    text = text[:place] + damage + text[place + 1 :]
+    found, fault = outcome(parse_recording, text, "x")
+    if fault is None:
+        joints = [line.split() for line in text.splitlines() if len(line.split()) == 12]
+        plain = np.array([line[:3] for line in joints[: found.joints.size // 3]]).astype(float)
+        assert found.joints.reshape(-1, 3).tobytes() == plain.astype(np.float32).tobytes()
+        assert found.frames.tolist() == [0, 1, 1, 2]
+    else:
+        assert str(fault).startswith("x")
+        assert "\n" not in str(fault)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.from_regex(rb"[+-]?([0-9]{1,18}\.?[0-9]{0,20}|\.[0-9]{1,20})(e[+-]?[0-9])?", fullmatch=True)
+)
+def test_coordinates_are_the_nearest_float32(token):
+    text = text_of([["a"]]).replace(b"-1.5e-2", token)
+    assert parse_recording(text, "x").joints[0, 3, 1] == np.float32(float(token))
 
 
 @pytest.mark.parametrize(
     ("edit", "line", "words"),
     [
         (lambda t: t.replace(b"2\n1\n", b"3\n1\n", 1), 58, "ends after 2 of the 3 frames"),
-        (lambda t: t[:-40], 57, "instead of the 12"),
+        (lambda t: t[:-40], 57, "instead of the 12 fields"),
         (lambda t: t.replace(b"\n25\n", b"\n26\n", 1), 4, "26 joints"),
         (lambda t: t.replace(b"0.1 0.2 2\n", b"2\n", 1), 3, "10 fields"),
         (lambda t: b"\n" + t, 1, "not a whole number"),
