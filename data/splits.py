@@ -83,10 +83,6 @@ class DataSet:
     copies_single_actor: bool
     benchmarks: dict[str, Benchmark]
 
-    def has(self, sample: SampleName) -> bool:
-        """Whether a sample belongs to the data set."""
-        return sample.action <= self.num_class and sample.setup <= self.last_setup
-
 
 def parse_name(name: str) -> SampleName:
     """Read the numbers of an NTU sample's name.

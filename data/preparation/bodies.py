@@ -5,6 +5,7 @@ and compared on what they give, so a better rule would give another data set. Wh
 looks like a mistake, a comment begins with "Kept:".
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,49 +55,6 @@ class Body:
         return self.first + len(self.joints) - 1
 
 
-@dataclass
-class _Actor:
-    """One of two places in the result.
-
-    Attributes:
-        joints: float32 (T, 25, 3), zero where nobody has been written.
-        first, last: hull of all frames written, holes included; None if nothing is written.
-    """
-
-    joints: np.ndarray
-    first: int | None = None
-    last: int | None = None
-
-    def has_room(self, body: Body) -> bool:
-        """Whether the body may be written here.
-
-        Kept: bodies that share exactly one frame do not overlap; the later written wins it.
-        """
-        if self.first is None or self.last is None:
-            return True
-        return min(self.last, body.last) - max(self.first, body.first) <= 0
-
-    def write(self, body: Body) -> None:
-        """Put the body in its frames and widen the hull."""
-        self.joints[body.first : body.last + 1] = body.joints
-        self.first = body.first if self.first is None else min(self.first, body.first)
-        self.last = body.last if self.last is None else max(self.last, body.last)
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """The result for one sample.
-
-    Attributes:
-        joints: float32 (T, 75) or (T, 150): actor, joint, x y z. 150 wide if two or more ids
-            were left after the filters, even if all of them became actor 1.
-        bodies: every id in order of first appearance, with what became of it.
-    """
-
-    joints: np.ndarray
-    bodies: list[Body]
-
-
 def collect_bodies(recording: Recording) -> list[Body]:
     """The bodies of a recording in order of first appearance."""
     records: dict[str, list[int]] = {}
@@ -122,7 +80,7 @@ def motion_of(joints: np.ndarray) -> np.float32:
         return np.float32(np.sum(np.var(joints.reshape(-1, 3), axis=0)))
 
 
-def denoise(bodies: list[Body], num_frames: int, source: str) -> Denoised:
+def denoise(bodies: list[Body], num_frames: int, source: str) -> np.ndarray:
     """Choose the actors of a sample; fills in what became of each body.
 
     Args:
@@ -130,24 +88,27 @@ def denoise(bodies: list[Body], num_frames: int, source: str) -> Denoised:
         num_frames: valid frames of the recording.
         source: the sample's name, for messages.
 
+    Returns:
+        float32 (T, 75) or (T, 150): actor, joint, x y z. 150 wide if two or more ids were left
+        after the filters, even if all of them became actor 1.
+
     Raises:
         SampleFault: no body or no frame is left.
     """
     if len(bodies) == 1:
         # Kept: a sample with one id passes no filter, and none of its frames is cut.
         bodies[0].actor = 1
-        return Denoised(bodies[0].joints.reshape(num_frames, -1), bodies)
+        return bodies[0].joints.reshape(num_frames, -1)
     left = _filter_by_length(bodies)
     if not left:
         reason = f"no body has more than {MIN_FRAMES} frames: the length filter removes them all"
         raise SampleFault(source, None, reason)
-    left = _filter_by_spread(left)
-    joints = _place_actors(left, num_frames)
+    joints = _place_actors(_filter_by_spread(left), num_frames)
     # Kept: "missing" means that the coordinates add up to zero, as those of a real pose may.
     joints = joints[joints.sum(axis=1) != 0]
     if not len(joints):
         raise SampleFault(source, None, "no frame is left in which anybody is present")
-    return Denoised(joints, bodies)
+    return joints
 
 
 def _filter_by_length(bodies: list[Body]) -> list[Body]:
@@ -182,18 +143,18 @@ def _filter_by_spread(bodies: list[Body]) -> list[Body]:
 
 def _place_actors(bodies: list[Body], num_frames: int) -> np.ndarray:
     """Write the bodies into actors, largest motion first; float32 (num_frames, 75 or 150)."""
-    # Python's sort is stable: equal motions keep the order of first appearance.
-    ordered = sorted(bodies, key=lambda body: -body.final_motion)
     joints = np.zeros((num_frames, min(len(bodies), 2), JOINTS, 3), dtype=np.float32)
-    actors = [_Actor(joints[:, place]) for place in range(joints.shape[1])]
-    for actor in actors[1:]:
-        # Kept: the second actor's hull starts as frame 0 to 0 and never lets go of frame 0. Once
-        # anything is written there, every earlier part of that person overlaps and is lost.
-        actor.first = actor.last = 0
-    for body in ordered:
-        for place, actor in enumerate(actors, start=1):
-            if actor.has_room(body):
-                actor.write(body)
-                body.actor = place
+    # The hull of the frames written of each actor, holes included: none of the first.
+    # Kept: the second's starts as frame 0 to 0 and never lets go of frame 0. Once anything is
+    # written there, every earlier part of that person overlaps and is lost.
+    hulls: list[tuple[float, float]] = [(math.inf, -math.inf), (0, 0)]
+    # Python's sort is stable: equal motions keep the order of first appearance.
+    for body in sorted(bodies, key=lambda body: -body.final_motion):
+        for place, (first, last) in enumerate(hulls[: joints.shape[1]]):
+            # Kept: bodies that share exactly one frame do not overlap; the later written wins it.
+            if min(last, body.last) <= max(first, body.first):
+                joints[body.first : body.last + 1, place] = body.joints
+                hulls[place] = min(first, body.first), max(last, body.last)
+                body.actor = place + 1
                 break
     return joints.reshape(num_frames, -1)

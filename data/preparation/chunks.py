@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a step's work.
-
-    Attributes:
-        path: of the file to make. key: hash of all it is made from. work: what it is made from.
-    """
+    """The file to make, a hash of all it is made from, and what it is made from."""
 
     path: Path
     key: str
@@ -76,15 +73,15 @@ def hash_of(*parts: object) -> str:
     return hashlib.sha256(repr((_FORMAT, parts)).encode()).hexdigest()
 
 
-def write_chunk(path: Path, facts: Facts, numbers: np.ndarray) -> None:
-    """Write a chunk; ``numbers`` are float32 of any shape."""
-    content = json.dumps(facts).encode() + b"\n" + numbers.tobytes()
+def write_chunk(path: Path, facts: Facts, numbers: Sequence[np.ndarray]) -> None:
+    """Write a chunk; ``numbers`` are float32 of any shapes."""
+    content = b"".join([json.dumps(facts).encode(), b"\n", *(part.tobytes() for part in numbers)])
     with atomic_write(path) as temporary:
         temporary.write_bytes(b"%08x\n" % zlib.crc32(content) + content)
 
 
 def read_chunk(path: Path) -> tuple[Facts, np.ndarray]:
-    """What ``write_chunk`` wrote; the numbers flat.
+    """What ``write_chunk`` wrote; the numbers flat, one after the other.
 
     Raises:
         DataError: the file cannot be read, or is not as it was written.
@@ -100,19 +97,17 @@ def read_chunk(path: Path) -> tuple[Facts, np.ndarray]:
 
 
 def make_chunks(
-    chunks: Sequence[Chunk], compute: Callable[[Any], tuple[Facts, np.ndarray]], workers: int
+    chunks: Sequence[Chunk], compute: Callable[[Any], tuple[Facts, list[np.ndarray]]], workers: int
 ) -> Iterator[Facts]:
     """Make each chunk that is not there yet; yields the facts of each, in order.
 
     Args:
-        chunks: all in one existing folder.
         compute: from a chunk's work to facts ("remarks" among them, as dicts) and numbers; a
             function of a module.
         workers: processes; with 1 everything happens in this one.
 
     Raises:
-        DataError: a worker died.
-        OSError: a chunk cannot be written.
+        DataError: a worker died. OSError: a chunk cannot be written.
     """
     if workers <= 1 or len(chunks) <= 1:
         _keep_freed_memory()
@@ -130,15 +125,13 @@ def make_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _make_chunk(chunk: Chunk, compute: Callable[[Any], tuple[Facts, np.ndarray]]) -> Facts:
+def _make_chunk(chunk: Chunk, compute: Callable[[Any], tuple[Facts, list[np.ndarray]]]) -> Facts:
     """Make one chunk, unless it is there with the same key."""
     if chunk.path.exists():
-        try:
+        with suppress(DataError):  # damaged by something else than us: it is made anew
             facts, _ = read_chunk(chunk.path)
             if facts["key"] == chunk.key:
                 return facts
-        except DataError:
-            pass  # damaged by something else than us: make it anew
     facts, numbers = compute(chunk.work)
     facts["key"] = chunk.key
     write_chunk(chunk.path, facts, numbers)
@@ -149,24 +142,19 @@ def begin(folder: Path, chunks: Sequence[Chunk]) -> None:
     """Make the folder incomplete: no index, no temporary files, no chunks of other runs.
 
     Raises:
-        DataError: the folder cannot be made.
+        OSError: the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INDEX).unlink(missing_ok=True)
-        remove_leftovers(folder)
-        wanted = {chunk.path for chunk in chunks}
-        for path in folder.glob("part-*"):
-            if path not in wanted:
-                path.unlink()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    remove_leftovers(folder)
+    for path in {*folder.glob("part-*")} - {chunk.path for chunk in chunks}:
+        path.unlink()
 
 
 def finish(folder: Path, facts: Facts) -> None:
     """Declare the folder complete."""
     remove_leftovers(folder)  # a worker of a killed run may have lived a moment longer
-    write_chunk(folder / INDEX, facts, np.empty(0, np.float32))
+    write_chunk(folder / INDEX, facts, [])
 
 
 def read_index(folder: Path, advice: str) -> Facts:
@@ -177,12 +165,10 @@ def read_index(folder: Path, advice: str) -> Facts:
     """
     if not (folder / INDEX).exists():
         raise DataError(f"{folder}: missing or not complete (no {INDEX}); {advice}")
-    facts, _ = read_chunk(folder / INDEX)
-    return facts
+    return read_chunk(folder / INDEX)[0]
 
 
 def _start_worker() -> None:
-    """Prepare a worker process."""
     _keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

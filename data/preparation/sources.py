@@ -3,14 +3,14 @@
 import filecmp
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from data.errors import DataError, printable
 from data.preparation.chunks import Remark
-from data.splits import NTU120, DataSet, SampleName, parse_name
+from data.splits import NTU120, DataSet, parse_name
 
 SUFFIX = ".skeleton"
 _PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -42,7 +42,11 @@ def find_sources(dataset: DataSet, folder: Path) -> tuple[list[Source], list[Rem
             with different content.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder.absolute()}: {_no_folder(folder)}")
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(
+            f"{folder.absolute()}: {what}; unpack the raw skeletons there, or name the folder "
+            "above them by --input"
+        )
     remarks: list[Remark] = []
     sources: list[Source] = []
     others: set[str] = set()
@@ -69,11 +73,6 @@ def _kinds(suffixes: set[str]) -> str:
     return ", ".join(sorted(suffix or "without suffix" for suffix in suffixes))
 
 
-def _no_folder(folder: Path) -> str:
-    advice = "unpack the raw skeletons there, or name the folder above them by --input"
-    return f"a file, not a folder; {advice}" if folder.exists() else f"no such folder; {advice}"
-
-
 def _nothing(dataset: DataSet, remarks: list[Remark], others: set[str]) -> str:
     """Why there is nothing to read, by the first file that might have been something."""
     what = f"no {SUFFIX} file of {dataset.stem} in it or below"
@@ -86,24 +85,18 @@ def _nothing(dataset: DataSet, remarks: list[Remark], others: set[str]) -> str:
 
 def _walk(folder: Path, remarks: list[Remark]) -> Iterator[str]:
     """Paths of all files below, each folder once, whatever links lead to it."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [os.fspath(folder)]
-    while waiting:
-        place = waiting.pop()
-        try:
-            status = os.stat(place)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    linked = entry.is_symlink() and os.path.isdir(entry.path)
-                    if linked or entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        yield entry.path
-        except OSError as error:
-            remarks.append(_skip(folder, place, f"folder cannot be read ({error.strerror})"))
+
+    def unreadable(error: OSError) -> None:
+        reason = f"folder cannot be read ({error.strerror})"
+        remarks.append(_skip(folder, error.filename, reason))
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+        else:
+            seen.add(os.path.realpath(place))
+            yield from (os.path.join(place, name) for name in files)
 
 
 def _judge(dataset: DataSet, folder: Path, path: str) -> Source | Remark | None:
@@ -129,18 +122,13 @@ def _judge(dataset: DataSet, folder: Path, path: str) -> Source | Remark | None:
         return _skip(folder, path, str(error).removeprefix(f"{stem.upper()}: "))
     except OSError as error:
         return _skip(folder, path, f"cannot be read ({error.strerror})")
-    if not dataset.has(sample):
-        return _foreign(dataset, folder, path, sample)
-    return Source(sample.name, path, status.st_size, status.st_mtime_ns)
-
-
-def _foreign(dataset: DataSet, folder: Path, path: str, sample: SampleName) -> Remark:
-    """Why a sample is not read; one of the other data set's is no loss."""
     if sample.setup > dataset.last_setup:
         reason = f"setups above {dataset.last_setup} belong to {NTU120.stem}, not {dataset.stem}"
         return _skip(folder, path, reason, "left out")
-    reason = f"class A{sample.action:03d} is none of the {dataset.num_class} of {dataset.stem}"
-    return _skip(folder, path, reason)
+    if sample.action > dataset.num_class:
+        reason = f"class A{sample.action:03d} is none of the {dataset.num_class} of {dataset.stem}"
+        return _skip(folder, path, reason)
+    return Source(sample.name, path, status.st_size, status.st_mtime_ns)
 
 
 def _skip(folder: Path, path: str, reason: str, verdict: str = "skipped") -> Remark:
@@ -157,19 +145,20 @@ def _without_copies(sources: list[Source], remarks: list[Remark]) -> Iterator[So
         first, *copies = group
         yield first
         for copy in copies:
+            one, other = printable(first.path), printable(copy.path)
             try:
                 same = filecmp.cmp(first.path, copy.path, shallow=False)
             except OSError as error:
-                reason = f"cannot be compared with {first.path} ({error.strerror})"
-                remarks.append(Remark("read", printable(copy.path), None, printable(reason)))
+                reason = f"cannot be compared with {one} ({error.strerror})"
+                remarks.append(Remark("read", other, None, reason))
                 continue
             if not same:
                 raise DataError(
-                    f"{printable(first.path)} and {printable(copy.path)}: the same sample with "
-                    "different content; remove one of the two, or name a smaller folder by --input"
+                    f"{one} and {other}: the same sample with different content; remove one of "
+                    "the two, or name a smaller folder by --input"
                 )
-            reason = f"the same, byte by byte, as {printable(first.path)}"
-            remarks.append(Remark("read", printable(copy.path), None, reason, "left out"))
+            reason = f"the same, byte by byte, as {one}"
+            remarks.append(Remark("read", other, None, reason, "left out"))
 
 
 def _missing_setups(dataset: DataSet, sources: list[Source], folder: Path) -> list[Remark]:
@@ -190,6 +179,7 @@ def _missing_setups(dataset: DataSet, sources: list[Source], folder: Path) -> li
 
 def _ranges(numbers: list[int]) -> str:
     """Rising numbers in words: "2 to 4, 7"."""
-    key: Callable[[tuple[int, int]], int] = lambda pair: pair[1] - pair[0]  # noqa: E731
-    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), key)]
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+    first = [n for n in numbers if n - 1 not in numbers]
+    last = [n for n in numbers if n + 1 not in numbers]
+    runs = zip(first, last, strict=True)
+    return ", ".join(f"{one} to {end}" if end > one else f"{one}" for one, end in runs)

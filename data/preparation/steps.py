@@ -9,7 +9,8 @@ started again gives what an undisturbed run would have given.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,7 +37,7 @@ from data.preparation.chunks import (
     read_index,
 )
 from data.preparation.recording import JOINTS, SampleFault, read_recording
-from data.preparation.sources import SUFFIX, Source, find_sources
+from data.preparation.sources import Source, find_sources
 from data.splits import DATA_SETS, DataSet, parse_name, split_rows
 from data.store import Store, write_store
 from torchlight.files import atomic_write, remove_leftovers
@@ -48,18 +49,12 @@ _LARGEST_SKIP_LIST = 2**22  # bytes; all samples there are take 2.4 million
 _FRAMES_CSV = ("sample", "frames", "frames without bodies")
 _BODIES_CSV = ("sample", "body", "first", "last", "motion", "final_motion", "removed_by", "actor")
 
-Result = tuple[Facts, np.ndarray]
+Result = tuple[Facts, list[np.ndarray]]
 
 
 @dataclass
 class Summary:
-    """What a step did.
-
-    Attributes:
-        accepted: samples in the result.
-        remarks: of this step and those before it.
-        files: what was written.
-    """
+    """What a step did: samples in the result, remarks of it and those before it, files written."""
 
     accepted: int
     remarks: list[Remark]
@@ -83,7 +78,6 @@ def read_step(
     """Read the raw recordings of a data set.
 
     Args:
-        dataset: NTU60 or NTU120.
         source: the folder under which the recordings lie, at any depth.
         output: folder for the chunks, ``frames.csv`` and ``skipped.csv``.
         workers: processes. limit: only the first this many, in name order.
@@ -111,21 +105,16 @@ def read_step(
 
 
 def _read_skip_list(path: Path) -> set[str]:
-    """Sample names in a text file, one a line; other lines (its heading) do not matter.
+    """The sample names in a text file, whatever else it says.
 
     Raises:
         DataError: the file cannot be read or names no sample.
     """
     try:
-        words = read_bounded(path, _LARGEST_SKIP_LIST).decode("utf-8", "replace").split()
+        text = read_bounded(path, _LARGEST_SKIP_LIST).decode("utf-8", "replace")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    names = set()
-    for word in words:
-        try:
-            names.add(parse_name(word.removesuffix(SUFFIX)).name)
-        except DataError:
-            continue
+    names = set(re.findall(r"\bS\d{3}C\d{3}P\d{3}R\d{3}A\d{3}\b", text, re.ASCII))
     if not names:
         raise DataError(f"{path}: names no sample (a name a line, SsssCcccPpppRrrrAaaa)")
     return names
@@ -146,25 +135,27 @@ def _divide(sources: Sequence[Source], size: int) -> Iterator[list[Source]]:
 
 def _read_chunk_of(sources: Sequence[Source]) -> Result:
     """Read raw files: their bodies, and all joints of these one after the other."""
-    samples, groups, rows, joints = [], [], [], []
-    remarks: list[Remark] = []
+    facts: Facts = {"samples": [], "rows": [], "remarks": [], "bodies": []}
+    joints: list[np.ndarray] = []
     for source in sources:
         path = Path(source.path)
         try:
             recording = read_recording(path)
         except SampleFault as fault:
-            remarks.append(Remark("read", fault.source, fault.line, fault.reason))
+            facts["remarks"].append(_said("read", fault))
             continue
         if recording.surplus_line is not None:
             reason = "more content than the frame count says; the stated frames are used"
-            remarks.append(Remark("read", path.name, recording.surplus_line, reason, "note"))
+            note = Remark("read", path.name, recording.surplus_line, reason, "note")
+            facts["remarks"].append(vars(note))
         bodies = collect_bodies(recording)
-        samples.append(source.name)
+        dropped = " ".join(map(str, recording.dropped))
+        facts["samples"].append(source.name)
+        facts["rows"].append([source.name, recording.num_frames, dropped])
         group = [[body.id, len(body.joints), body.first, float(body.motion)] for body in bodies]
-        groups.append([recording.num_frames, group])
-        rows.append([source.name, recording.num_frames, " ".join(map(str, recording.dropped))])
+        facts["bodies"].append([recording.num_frames, group])
         joints += [body.joints for body in bodies]
-    return _facts(samples, rows, remarks, bodies=groups), _flat(joints)
+    return facts, joints
 
 
 # ---- step two ----
@@ -185,7 +176,7 @@ def denoise_step(
         source: what ``read_step`` wrote.
         output: folder for the chunks, ``bodies.csv`` (what became of every body) and
             ``skipped.csv``.
-        dataset, workers, limit, strict: as in ``read_step``.
+        workers, limit, strict: as in ``read_step``.
 
     Raises:
         SampleFault: a sample is faulty and ``strict`` is set.
@@ -197,38 +188,37 @@ def denoise_step(
         take = min(left, len(entry["samples"]))
         left -= take
         if take:
-            work = source / entry["file"], entry["key"], take
-            chunks.append(Chunk(output / entry["file"], hash_of("denoise", work[1:]), work))
+            key = hash_of("denoise", entry["key"], take)
+            chunks.append(Chunk(output / entry["file"], key, (source / entry["file"], take)))
     table = output / "bodies.csv", _BODIES_CSV
     return _run(dataset, chunks, output, _denoise_chunk, table, remarks, workers, strict)
 
 
-def _denoise_chunk(work: tuple[Path, str, int]) -> Result:
+def _denoise_chunk(work: tuple[Path, int]) -> Result:
     """Choose the actors of the first so many samples of a raw chunk."""
-    path, key, take = work
-    samples, rows, joints = [], [], []
-    remarks: list[Remark] = []
-    for name, num_frames, bodies in _raw_samples(path, key, take):
+    facts: Facts = {"samples": [], "rows": [], "remarks": []}
+    joints: list[np.ndarray] = []
+    for name, num_frames, bodies in _raw_samples(*work):
         try:
-            chosen = denoise(bodies, num_frames, name).joints
+            chosen = denoise(bodies, num_frames, name)
             find_origin(chosen, name)  # as the next step will
         except SampleFault as fault:
-            remarks.append(Remark("denoise", fault.source, fault.line, fault.reason))
+            facts["remarks"].append(_said("denoise", fault))
             continue
         # A second actor who is nowhere need not be stored.
         actors = 2 if present(chosen)[:, 1:].any() else 1
-        samples.append([name, *chosen.shape, actors])
+        facts["samples"].append([name, *chosen.shape, actors])
         joints.append(chosen)
         for body in bodies:
             motions = str(body.motion), str(body.final_motion)  # the shortest text of a float32
-            rows.append([name, body.id, body.first, body.last, *motions])
-            rows[-1] += [body.removed_by, body.actor]
-    return _facts(samples, rows, remarks), _flat(joints)
+            place = name, body.id, body.first, body.last
+            facts["rows"].append([*place, *motions, body.removed_by, body.actor])
+    return facts, joints
 
 
-def _raw_samples(path: Path, key: str, take: int) -> Iterator[tuple[str, int, list[Body]]]:
+def _raw_samples(path: Path, take: int) -> Iterator[tuple[str, int, list[Body]]]:
     """Name, valid frames and bodies of the first samples of a raw chunk."""
-    facts, numbers = _read_listed(path, key)
+    facts, numbers = read_chunk(path)
     joints = numbers.reshape(-1, JOINTS, 3)
     start = 0
     for name, (num_frames, group) in zip(facts["samples"][:take], facts["bodies"], strict=False):
@@ -256,7 +246,7 @@ def transform_step(
         source: what ``denoise_step`` wrote.
         output: folder for ``NTU60.h5`` (``NTU120.h5``), ``skipped.csv``, and with ``npz`` one
             ``.npz`` for each published benchmark.
-        dataset, limit: as in ``read_step``.
+        limit: as in ``read_step``.
 
     Raises:
         DataError: the step before is not complete, or left no sample.
@@ -277,14 +267,14 @@ def transform_step(
     samples = [parse_name(name) for name in names]
     write_store(store, dataset, samples, np.array(frames), np.array(actors), copied, sequences)
     files = [store, *(write_published(store, output) if npz else [])]
-    _write_skipped(output / SKIPPED, remarks)
+    _write_skipped(output, remarks)
     return Summary(len(samples), remarks, files)
 
 
 def _moved_samples(source: Path, entries: list[Facts], count: int) -> Iterator[np.ndarray]:
     """The first ``count`` samples with their origin moved, float32 (frames, actors, 25, 3)."""
     for entry in entries:
-        _, numbers = _read_listed(source / entry["file"], entry["key"])
+        _, numbers = read_chunk(source / entry["file"])
         start = 0
         for name, frames, width, actors in entry["samples"][:count]:
             joints = numbers[start : start + frames * width].reshape(frames, width)
@@ -328,20 +318,10 @@ def _write_split(writer: NpzWriter, store: Store, split: str, rows: np.ndarray) 
     writer.write_rows(f"x_{split}", (len(rows), frames, width), np.dtype("<f4"), progress)
     labels = np.zeros((len(rows), store.num_class))
     labels[np.arange(len(rows)), store.labels[rows]] = 1
-    writer.write(f"y_{split}", labels)
+    writer.write_rows(f"y_{split}", labels.shape, labels.dtype, [labels])
 
 
 # ---- what the steps share ----
-
-
-def _facts(samples: list, rows: list, remarks: list[Remark], **more: Any) -> Facts:
-    """What a chunk says of its samples; ``rows`` go to the step's table."""
-    said = [vars(remark) for remark in remarks]
-    return {"samples": samples, "rows": rows, "remarks": said, **more}
-
-
-def _flat(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([array.ravel() for array in arrays] or [np.empty(0, np.float32)])
 
 
 def _run(
@@ -357,41 +337,41 @@ def _run(
     """Make the chunks, the step's table, ``skipped.csv``, and last the index."""
     begin(output, chunks)
     entries: list[Facts] = []
-    remarks = list(remarks)
-    if strict:
-        _stop_at_first(remarks)
     path, heading = table
     with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(heading)
+        _stop_at_first(remarks, strict)
         made = make_chunks(chunks, compute, workers)
         progress = tqdm(made, output.name, len(chunks), unit=" chunks", disable=None)
         for chunk, facts in zip(chunks, progress, strict=True):
             new = [Remark(**said) for said in facts["remarks"]]
-            if strict:
-                _stop_at_first(new)
+            _stop_at_first(new, strict)
             remarks += new
             rows.writerows(facts["rows"])
             entries.append({"file": chunk.path.name, "key": chunk.key, "samples": facts["samples"]})
-    _write_skipped(output / SKIPPED, remarks)
+    _write_skipped(output, remarks)
     said = [vars(remark) for remark in remarks]
     finish(output, {"dataset": dataset.name, "chunks": entries, "remarks": said})
     return Summary(sum(len(entry["samples"]) for entry in entries), remarks, [output])
 
 
-def _stop_at_first(remarks: Iterable[Remark]) -> None:
+def _said(step: str, fault: SampleFault) -> dict[str, Any]:
+    return vars(Remark(step, fault.source, fault.line, fault.reason))
+
+
+def _stop_at_first(remarks: Sequence[Remark], strict: bool) -> None:
     for remark in remarks:
-        if remark.verdict == "skipped":
+        if strict and remark.verdict == "skipped":
             raise SampleFault(remark.sample, remark.line, remark.reason)
 
 
-def _write_skipped(path: Path, remarks: Sequence[Remark]) -> None:
-    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+def _write_skipped(folder: Path, remarks: Sequence[Remark]) -> None:
+    with atomic_write(folder / SKIPPED) as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["step", "sample", "line", "reason"])
-        for remark in remarks:
-            if remark.verdict != "note":
-                table.writerow([remark.step, remark.sample, remark.line, remark.reason])
+        told = [remark for remark in remarks if remark.verdict != "note"]
+        table.writerows([r.step, r.sample, r.line, r.reason] for r in told)
 
 
 def _read_step_index(
@@ -407,21 +387,4 @@ def _read_step_index(
     if index["dataset"] != dataset.name:
         found = index["dataset"]
         raise DataError(f"{folder / INDEX}: holds {found}, not {dataset.name}; {advice}")
-    for entry in index["chunks"]:
-        if not (folder / entry["file"]).is_file():
-            raise DataError(
-                f"{folder / INDEX}: lists {entry['file']}, which is not there; {advice}"
-            )
     return index["chunks"], [Remark(**said) for said in index["remarks"]]
-
-
-def _read_listed(path: Path, key: str) -> tuple[Facts, np.ndarray]:
-    """A chunk that is the one which the index lists.
-
-    Raises:
-        DataError: it is damaged, or of another run.
-    """
-    facts, numbers = read_chunk(path)
-    if facts["key"] != key:
-        raise DataError(f"{path}: not the one that {INDEX} lists; run the step that made it again")
-    return facts, numbers

@@ -69,11 +69,12 @@ def test_denoised_joints_frames_and_bodies(prepared, shared):
         assert recording.num_frames == expected["raw_frames_cnt"][i]
         start, end = expected["dropped_offsets"][i : i + 2]
         assert recording.dropped == expected["dropped_flat"][start:end].tolist()
-        result = denoise(collect_bodies(recording), recording.num_frames, name)
+        found = collect_bodies(recording)
+        joints = denoise(found, recording.num_frames, name)
         start, end = expected["joints_offsets"][i : i + 2]
         shape = (expected["frames_cnt"][i], expected["joints_width"][i])
-        assert identical(result.joints, expected["joints_flat"][start:end].reshape(shape)), name
-        for body in result.bodies:
+        assert identical(joints, expected["joints_flat"][start:end].reshape(shape)), name
+        for body in found:
             assert (body.id, body.first, body.last, len(body.joints), body.removed_by) == tuple(
                 expected[f"body_{key}"][bodies]
                 for key in ("id", "first", "last", "len", "removed_by")

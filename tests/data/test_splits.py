@@ -60,10 +60,3 @@ def test_one_shot():
     assert split_of(parse_name("S002C003P008R001A001")) == "test"
     assert split_of(parse_name("S018C003P008R001A001")) == "test"
     assert split_of(parse_name("S001C003P008R001A002")) == "train"
-
-
-def test_which_set_a_sample_is_in():
-    assert NTU60.has(parse_name("S017C001P001R001A060"))
-    assert not NTU60.has(parse_name("S018C001P001R001A001"))
-    assert not NTU60.has(parse_name("S017C001P001R001A061"))
-    assert NTU120.has(parse_name("S001C001P001R001A001"))

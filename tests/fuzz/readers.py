@@ -55,7 +55,7 @@ def recording(path: Path, folder: Path) -> None:
     """The three steps on one sample."""
     read = read_recording(path)
     chosen = denoise(collect_bodies(read), read.num_frames, path.name)
-    assert np.isfinite(move_to_origin(chosen.joints, path.name)).all() or _huge(read.joints)
+    assert np.isfinite(move_to_origin(chosen, path.name)).all() or _huge(read.joints)
 
 
 def _huge(joints: np.ndarray) -> bool:
