@@ -7,11 +7,10 @@ import numpy as np
 
 from data import splits, ucla
 from data.errors import DataError
-from data.npz import MappedRows, array_names, find_array, read_array
+from data.npz import array_names, open_array
 from data.store import Store
 
 STORE_SUFFIXES = (".h5", ".hdf5")
-_BLOCK = 4096  # rows of one-hot labels looked at together
 
 
 def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
@@ -28,7 +27,9 @@ def labels_in_names(names: Sequence[str]) -> np.ndarray | None:
 
 
 def labels_of_data_set(path: Path) -> dict[str, int]:
-    """Labels of the samples of a store (``.h5``) or of a published ``.npz``'s test part.
+    """Labels of the samples of a store (``.h5``), or of a published ``.npz``'s test part.
+
+    The samples of that are called test_0, test_1, ...
 
     Raises:
         DataError: the file cannot be read as either.
@@ -36,17 +37,7 @@ def labels_of_data_set(path: Path) -> dict[str, int]:
     if path.suffix in STORE_SUFFIXES:
         store = Store(path)
         return dict(zip(store.names, store.labels.tolist(), strict=True))
-    return _labels_of_published(path)
-
-
-def _labels_of_published(path: Path) -> dict[str, int]:
-    """Labels of the test part of a published data set, whose samples are test_0, test_1, ...
-
-    Raises:
-        DataError: as ``published_labels``.
-    """
-    labels = published_labels(path, "test").tolist()
-    return {f"test_{i}": label for i, label in enumerate(labels)}
+    return {f"test_{i}": label for i, label in enumerate(published_labels(path, "test").tolist())}
 
 
 def class_numbers(
@@ -86,7 +77,7 @@ def published_labels(path: Path, split: str, count: int | None = None) -> np.nda
             wrong is named.
     """
     name = f"y_{split}"
-    y = _array(path, name)
+    y = open_array(path, name)
     rows = len(y) if y.ndim else 0
     if not rows or y.ndim > 2 or y.dtype.kind not in "fiub" or rows != (count or rows):
         raise DataError(
@@ -96,25 +87,18 @@ def published_labels(path: Path, split: str, count: int | None = None) -> np.nda
     names = [f"{split}_{row}" for row in range(rows)]
     if y.ndim == 1 or (y.shape[1] == 1 and not _one_class(path)):
         return class_numbers(f"{path}: {name}", y, names)
-    blocks = [np.asarray(y[i : i + _BLOCK]) for i in range(0, rows, _BLOCK)]
-    for start, block in zip(range(0, rows, _BLOCK), blocks, strict=True):
-        others = np.count_nonzero(block, axis=1)
-        wrong = np.flatnonzero((others != 1) | ((block == 1).sum(axis=1) != 1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise DataError(
-                f"{path}: {name} is not one-hot: sample {names[start + row]} (row {start + row}) "
-                f"has {others[row]} entries other than 0, which add up to {block[row].sum():g}"
-            )
-    return np.concatenate([block.argmax(axis=1) for block in blocks])
-
-
-def _array(path: Path, name: str) -> np.ndarray:
-    place = find_array(path, name)
-    return MappedRows(place)[:] if place and place.shape else read_array(path, name)
+    others = np.count_nonzero(y, axis=1)
+    wrong = np.flatnonzero((others != 1) | (np.count_nonzero(y == 1, axis=1) != 1))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{path}: {name} is not one-hot: sample {names[row]} (row {row}) has {others[row]} "
+            f"entries other than 0, which add up to {y[row].sum():g}"
+        )
+    return y.argmax(axis=1)
 
 
 def _one_class(path: Path) -> bool:
     """Whether labels one wide are one-hot, of a single class, rather than a column of numbers."""
     names = [name for name in array_names(path) if name in ("y_train", "y_test")]
-    return all(bool((_array(path, name) == 1).all()) for name in names)
+    return all(bool((open_array(path, name) == 1).all()) for name in names)

@@ -12,7 +12,8 @@ Layout (n samples in name order, R rows)::
     subjects, cameras, setups, replications   int64 (n,), counted from 1
     splits/BENCHMARK/SPLIT           int64: sample numbers, in the order of the published rows
 
-Attributes: format, version, dataset, skeleton, num_class, max_frames (longest sample).
+Attributes: format, version, dataset, skeleton, num_class, max_frames (longest sample), checksum
+(of all tables but the joints; version 1 had none).
 
 ``joints`` is read through a memory map at its place in the file: opening costs nothing, a sample
 costs its own bytes, and all processes share the pages. No lock is asked for: a store is written
@@ -20,27 +21,22 @@ under a name of its own and never changed, and many cluster drives refuse locks.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from data.errors import DataError, printable
-from data.npz import ArrayPlace, MappedRows
 from data.skeletons import NTU
-from data.splits import DATA_SETS, DataSet, SampleName, split_rows
+from data.splits import DataSet, SampleName, split_rows
 from torchlight.files import atomic_write
 
 FORMAT = "skeleton store"
-VERSION = 1
-_ATTRIBUTES = {"dataset": str, "skeleton": str, "num_class": int, "max_frames": int}
-_LONGEST_ATTRIBUTE = 64  # bytes
-_MOST_SPLITS = 16  # benchmarks, and splits of each; NTU RGB+D 120 has three of up to three
-_AGAIN = "make it again"
+VERSION = 2
 _FACTS = ("labels", "subjects", "cameras", "setups", "replications")
 
 
@@ -74,18 +70,35 @@ def write_store(
         joints = file.create_dataset("joints", shape, "<f4")
         for start, block in _blocks(offsets, sequences):
             joints[start : start + len(block)] = block
-        file["offsets"] = offsets
-        file["actors"] = actors.astype(np.uint8)
-        file["copied"] = copied.astype(np.uint8)
-        file["names"] = np.array([sample.name.encode() for sample in samples], dtype="S20")
+        tables: dict[str, np.ndarray] = {
+            "offsets": offsets,
+            "actors": actors.astype(np.uint8),
+            "copied": copied.astype(np.uint8),
+            "names": np.array([sample.name.encode() for sample in samples], dtype="S20"),
+        }
         for fact in _FACTS:
             values = [getattr(sample, fact.removesuffix("s")) for sample in samples]
-            file[fact] = np.array(values, dtype=np.int64)
+            tables[fact] = np.array(values, dtype=np.int64)
         for name, benchmark in dataset.benchmarks.items():
             for split, rows in split_rows(benchmark, samples).items():
-                file[f"splits/{name}/{split}"] = rows
+                tables[f"splits/{name}/{split}"] = rows
+        for name, table in tables.items():
+            file[name] = table
         file.attrs.update(format=FORMAT, version=VERSION, dataset=dataset.name, skeleton=NTU.name)
         file.attrs.update(num_class=dataset.num_class, max_frames=int(frames.max()))
+        file.attrs["checksum"] = checksum(
+            tables, dataset.name, dataset.num_class, int(frames.max())
+        )
+
+
+def checksum(tables: Mapping[str, np.ndarray], *attributes: str | int) -> int:
+    """What a store's tables, dataset, num_class and max_frames add up to (CRC-32)."""
+    total = zlib.crc32(repr(attributes).encode())
+    for name in sorted(tables):
+        total = zlib.crc32(
+            np.ascontiguousarray(tables[name]).data, zlib.crc32(name.encode(), total)
+        )
+    return total
 
 
 def _blocks(
@@ -112,7 +125,7 @@ class Store:
     """An open store. Cheap to pickle: what travels is the path.
 
     Attributes:
-        path: of the file. dataset, skeleton: their names.
+        path: of the file. dataset: its name.
         num_class: number of classes. max_frames: frames of the longest sample.
         names: list of n. labels, subjects, cameras, setups, replications: int64 (n,).
         frames, actors: int64 (n,). copied: bool (n,).
@@ -126,28 +139,29 @@ class Store:
     cameras: np.ndarray
     setups: np.ndarray
     replications: np.ndarray
-    dataset: str
-    skeleton: str
-    num_class: int
-    max_frames: int
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with _opened(self.path) as file:
-            for name, kind in _ATTRIBUTES.items():
-                setattr(self, name, kind(_attribute(file, name)))
-            self._offsets = _numbers(file, "offsets", np.int64)
-            count = len(self._offsets) - 1
-            self.actors = _numbers(file, "actors", np.uint8, count).astype(np.int64)
-            self.copied = _numbers(file, "copied", np.uint8, count).astype(bool)
-            self._names = _numbers(file, "names", np.dtype("S20"), count)
+            tables = _read_tables(file)
+            self.dataset = str(file.attrs["dataset"])
+            self.num_class, self.max_frames = (
+                int(file.attrs[name]) for name in ("num_class", "max_frames")
+            )
+            found = checksum(tables, self.dataset, self.num_class, self.max_frames)
+            if file.attrs["version"] > 1 and file.attrs["checksum"] != found:
+                raise DataError(f"{path}: damaged: its tables are not as written; make it again")
+            self._offsets, self._names = tables["offsets"], tables["names"]
+            self.actors = tables["actors"].astype(np.int64)
+            self.copied = tables["copied"].astype(bool)
             for fact in _FACTS:
-                setattr(self, fact, _numbers(file, fact, np.int64, count))
-            self._splits = _read_splits(file, count)
-            place = _place_of_joints(self.path, file)
-        self._check(place)
+                setattr(self, fact, tables[fact])
+            self._splits: dict[str, dict[str, np.ndarray]] = {}
+            for name in sorted(name for name in tables if name.startswith("splits/")):
+                _, benchmark, split = name.split("/")
+                self._splits.setdefault(benchmark, {})[split] = tables[name]
+            self._joints = _map_joints(self.path, file["joints"], int(self._offsets[-1]))
         self.frames = np.diff(self._offsets) // self.actors
-        self._joints = MappedRows(place)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)
@@ -200,32 +214,7 @@ class Store:
 
     def load(self) -> None:
         """Read all samples into this process's memory, for disks where mapping is slow."""
-        self._joints = np.array(self._joints[:])  # type: ignore[assignment]
-
-    def _check(self, place: ArrayPlace) -> None:
-        """Refuse numbers that contradict each other."""
-        rows = np.diff(self._offsets)
-        sound = (
-            len(self) > 0
-            and bool((self._names.view(np.uint8) < 128).all())
-            and bool((self._names[:-1] < self._names[1:]).all())
-            and self.dataset in DATA_SETS
-            and self.skeleton == NTU.name
-            and self.num_class == DATA_SETS[self.dataset].num_class
-            and self._offsets[0] == 0
-            and self._offsets[-1] == place.shape[0]
-            and bool((rows > 0).all())
-            and bool(np.isin(self.actors, (1, 2)).all())
-            and bool((rows % self.actors == 0).all())
-            and int((rows // self.actors).max()) == self.max_frames
-            and int(self.labels.min()) >= 0
-            and int(self.labels.max()) < self.num_class
-        )
-        for splits in self._splits.values():
-            for chosen in splits.values():
-                sound = sound and bool(((chosen >= 0) & (chosen < len(self))).all())
-        if not sound:
-            raise DataError(f"{self.path}: damaged: its tables contradict each other; {_AGAIN}")
+        self._joints = np.array(self._joints)
 
 
 @contextmanager
@@ -235,12 +224,12 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: no such file")
     try:
         with h5py.File(path, "r", locking=False) as file:
-            if _attribute(file, "format") != FORMAT:
+            if str(file.attrs["format"]) != FORMAT:
                 raise DataError(f"{path}: an HDF5 file, but no skeleton store")
-            found = _attribute(file, "version")
-            if found != VERSION:
+            found = file.attrs["version"]
+            if found not in range(1, VERSION + 1):
                 raise DataError(
-                    f"{path}: store version {printable(found)}, expected {VERSION}; {_AGAIN}"
+                    f"{path}: store version {printable(found)}, expected {VERSION}; make it again"
                 )
             yield file
     except DataError:
@@ -253,69 +242,30 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: damaged, or no skeleton store ({printable(error)})") from error
 
 
-def _attribute(file: h5py.File, name: str) -> Any:
-    """One text or number; its size is looked at before it is read.
+def _read_tables(file: h5py.File) -> dict[str, np.ndarray]:
+    """All tables but the joints, by name; links are not followed."""
+    tables: dict[str, np.ndarray] = {}
+    size = os.path.getsize(file.filename)
 
-    Raises:
-        DataError: it is something else. KeyError: there is none.
-    """
-    found = file.attrs.get_id(name)
-    if found.shape != () or found.get_storage_size() > _LONGEST_ATTRIBUTE:
-        raise DataError(f"{file.filename}: damaged: its attribute {name} is no text or number")
-    return file.attrs[name]
+    def read(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and name != "joints":
+            # Packed ones can unfold to gigabytes, and external ones lead to other files.
+            packed = item.chunks or item.is_virtual or item.external
+            if packed or item.dtype.kind not in "iuS" or item.ndim != 1 or item.nbytes > size:
+                raise DataError(f"{file.filename}: damaged: {printable(name)} is no plain table")
+            tables[name] = item[:]
 
-
-def _read_splits(file: h5py.File, count: int) -> dict[str, dict[str, np.ndarray]]:
-    """Sample numbers by benchmark and split; no split has more than the ``count`` samples."""
-    groups = file["splits"]
-    if len(groups) > _MOST_SPLITS or any(len(group) > _MOST_SPLITS for group in groups.values()):
-        raise DataError(f"{file.filename}: damaged: more splits than any data set has")
-    splits: dict[str, dict[str, np.ndarray]] = {}
-    for benchmark, group in groups.items():
-        if not isinstance(groups.get(benchmark, getlink=True), h5py.HardLink):
-            raise DataError(f"{file.filename}: damaged: a split that lies in another file")
-        splits[benchmark] = {split: _numbers(group, split, np.int64) for split in group}
-        if any(len(rows) > count for rows in splits[benchmark].values()):
-            raise DataError(f"{file.filename}: damaged: a split of more samples than there are")
-    return splits
+    file.visititems(read)
+    return tables
 
 
-def _own_table(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A table whose numbers lie in this file, in one piece, as ``write_store`` leaves them.
-
-    Packed tables can unfold to gigabytes; a link may lead to another file, or to a pipe.
-    """
-    link = group.get(name, getlink=True)
-    table = group[name] if isinstance(link, h5py.HardLink) else None
-    if not isinstance(table, h5py.Dataset) or table.chunks or table.is_virtual or table.external:
-        raise DataError(f"{group.file.filename}: damaged: {printable(name)} is no contiguous table")
-    return table
-
-
-def _numbers(
-    group: h5py.Group, name: str, dtype: np.dtype | type, count: int | None = None
-) -> np.ndarray:
-    """A whole one-dimensional table; KeyError or DataError if it is not what it should be.
-
-    The size is checked against the file's before anything is allocated: a damaged file may claim
-    any shape.
-    """
-    table = _own_table(group, name)
-    size_fits = table.ndim == 1 and table.nbytes <= os.path.getsize(group.file.filename)
-    if table.dtype != dtype or not size_fits or (count is not None and len(table) != count):
-        raise DataError(
-            f"{group.file.filename}: damaged: {table.name} is {table.dtype} {table.shape}"
-        )
-    return table[:]
-
-
-def _place_of_joints(path: Path, file: h5py.File) -> ArrayPlace:
-    joints = _own_table(file, "joints")
+def _map_joints(path: Path, joints: h5py.Dataset, rows: int) -> np.ndarray:
+    """The joints through a memory map, float32 (rows, 25, 3)."""
     offset = joints.id.get_offset()  # None if the data are in chunks, or were never written
-    right_shape = joints.ndim == 3 and joints.shape[1:] == (NTU.num_point, 3)
-    if offset is None or joints.dtype != np.dtype("<f4") or not right_shape:
+    shape = (rows, NTU.num_point, 3)
+    if offset is None or joints.dtype != np.dtype("<f4") or joints.shape != shape:
         raise DataError(
-            f"{path}: joints is {joints.dtype} {joints.shape}, expected contiguous float32 "
-            f"(rows, {NTU.num_point}, 3)"
+            f"{path}: damaged: joints is {joints.dtype} {joints.shape}, expected contiguous "
+            f"float32 {shape}"
         )
-    return ArrayPlace(path, offset, joints.shape, joints.dtype)
+    return np.memmap(path, "<f4", "r", offset, shape).view(np.ndarray)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError, printable
-from data.npz import read_array
+from data.npz import open_array
 from data.skeletons import UCLA
 from torchlight.files import atomic_write
 from torchlight.untrusted import read_bounded
@@ -287,9 +287,11 @@ def _user_cache() -> Path:
 def _read_cache(cache: Path, signature: str) -> Sequences | None:
     """Return the cached sequences, or None if there are none, or old or damaged ones."""
     try:
-        if str(read_array(cache, "signature")) != signature:
+        if str(open_array(cache, "signature")) != signature:
             return None
-        names, lengths, joints = (read_array(cache, key) for key in ("names", "lengths", "joints"))
+        names, lengths, joints = (
+            np.array(open_array(cache, key)) for key in ("names", "lengths", "joints")
+        )
     except DataError:
         return None
     sequences = Sequences([str(name) for name in names.ravel()], lengths, joints)

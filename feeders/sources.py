@@ -2,14 +2,14 @@
 
 import copy
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from data.actions import NTU_ACTIONS
 from data.errors import DataError
 from data.labels import STORE_SUFFIXES, published_labels
-from data.npz import ArrayPlace, MappedRows, find_array, read_array
+from data.npz import open_array
 from data.skeletons import NTU
 from data.splits import DATA_SETS, NTU60
 from data.store import Store
@@ -79,23 +79,24 @@ class NpzSource(NtuSource):
     """
 
     def __init__(self, path: Path, split: str, *, in_memory: bool) -> None:
-        name = f"x_{split}"
-        place = find_array(path, name)
-        found = read_array(path, name) if place is None else place  # compressed, it is not mapped
-        _check(path, split, found.shape, found.dtype)
-        rows = MappedRows(found) if isinstance(found, ArrayPlace) else found
-        self._x = np.array(rows[:]) if in_memory else rows
-        count, self.max_frames = found.shape[0], found.shape[1 if len(found.shape) == 3 else 2]
-        if not count:
-            raise DataError(f"{path}: x_{split} has no sample")
+        self._read = path, split, in_memory
+        self._x = _published_clips(*self._read)
+        count, self.max_frames = len(self._x), self._x.shape[1 if self._x.ndim == 3 else 2]
         self.labels = published_labels(path, split, count)
-        labels = find_array(path, f"y_{split}")
-        if labels is not None and labels.shape[1:] > (1,):  # one-hot
-            self.num_class = labels.shape[1]
+        width = open_array(path, f"y_{split}").shape[1:]
+        if width > (1,):  # one-hot
+            (self.num_class,) = width
             if self.num_class in (60, len(NTU_ACTIONS)):
                 self.class_names = _class_names(self.labels, self.num_class)
         self.names = [f"{split}_{row}" for row in range(count)]  # as published
         self.subjects = np.full(count, UNKNOWN_SUBJECT)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_x"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._x = _published_clips(*self._read)
 
     def clip(self, row: int) -> np.ndarray:
         """See NtuSource."""
@@ -149,13 +150,17 @@ def _how_to_make(path: Path) -> str:
     )
 
 
-def _check(path: Path, split: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse what has not the published shape and kind."""
-    flat = len(shape) == 3 and shape[2] in _WIDTHS
-    whole = len(shape) == 5 and (*shape[1:2], *shape[3:]) in _WHOLE
-    if not (flat or whole) or dtype.kind != "f" or 0 in shape[1:]:
+def _published_clips(path: Path, split: str, in_memory: bool) -> np.ndarray:
+    """x_SPLIT; refused if it has not the published shape and kind."""
+    x = open_array(path, f"x_{split}")
+    flat = x.ndim == 3 and x.shape[2] in _WIDTHS
+    whole = x.ndim == 5 and (x.shape[1], *x.shape[3:]) in _WHOLE
+    if not (flat or whole) or x.dtype.kind != "f" or 0 in x.shape[1:]:
         raise DataError(
-            f"{path}: x_{split} is {dtype} {shape}, expected floats (samples, frames, "
+            f"{path}: x_{split} is {x.dtype} {x.shape}, expected floats (samples, frames, "
             f"{max(_WIDTHS)}), (samples, frames, {min(_WIDTHS)}) of one person, or (samples, 3, "
             f"frames, {NTU.num_point}, persons) of one or two"
         )
+    if not len(x):
+        raise DataError(f"{path}: x_{split} has no sample")
+    return np.array(x) if in_memory else x

@@ -10,35 +10,41 @@ import numpy as np
 
 from data.errors import DataError
 
+Stream = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Streams = str | Sequence[str | Stream]
+
+
+def joints(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """The joints themselves; ``parents`` is int (V,), here and below."""
+    return joints
+
 
 def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Return each joint minus its parent; ``parents`` is int (V,).
-
-    The skeleton's centre is its own parent, so that its bone is zero.
-    """
+    """Each joint minus its parent. The skeleton's centre is its own, so that its bone is zero."""
     return joints - np.take(joints, parents, axis=-2)
 
 
-def motion(positions: np.ndarray) -> np.ndarray:
-    """Return the next frame minus this one; the last frame's motion is zero."""
-    steps = np.empty_like(positions)
-    following, current = positions[..., 1:, :, :], positions[..., :-1, :, :]
+def joint_motion(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """The next frame minus this one; the last frame's motion is zero."""
+    steps = np.empty_like(joints)
+    following, current = joints[..., 1:, :, :], joints[..., :-1, :, :]
     np.subtract(following, current, out=steps[..., :-1, :, :])
     steps[..., -1, :, :] = 0
     return steps
 
 
-Stream = Callable[[np.ndarray, np.ndarray], np.ndarray]
-Streams = str | Sequence[str | Stream]
+def bone_motion(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """The motion of the bones."""
+    return joint_motion(bones(joints, parents), parents)
+
 
 STREAMS: dict[str, Stream] = {
-    "joint": lambda joints, parents: joints,
+    "joint": joints,
     "bone": bones,
-    "joint_motion": lambda joints, parents: motion(joints),
-    "bone_motion": lambda joints, parents: motion(bones(joints, parents)),
+    "joint_motion": joint_motion,
+    "bone_motion": bone_motion,
 }
-"""By name: a function of joints (..., C, T, V, M) and parents (V,). A new stream is a line here, or
-a class of one's own with such a ``__call__``."""
+"""By name. A new stream is a line here, or a class of one's own with such a ``__call__``."""
 
 SPELLINGS = {"motion": "joint_motion", "bone motion": "bone_motion", "joint motion": "joint_motion"}
 """Published and short spellings."""

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.errors import DataError
-from data.npz import NpzWriter
+from data.npz import write_npz
 from data.preparation.align import find_origin, move_to_origin, present
 from data.preparation.bodies import Body, collect_bodies, denoise
 from data.preparation.chunks import (
@@ -303,22 +303,22 @@ def write_published(store: Path, output: Path) -> list[Path]:
             continue
         rows = split_rows(benchmark, samples)
         path = output / f"{dataset.stem}_{benchmark.published}.npz"
-        with atomic_write(path) as temporary, NpzWriter(temporary) as writer:
-            for split in ("train", "test"):
-                _write_split(writer, opened, split, rows.get(split, np.empty(0, np.int64)))
+        with atomic_write(path) as temporary:
+            splits = {split: rows.get(split, np.empty(0, np.int64)) for split in ("train", "test")}
+            write_npz(temporary, chain(*(_arrays(opened, *item) for item in splits.items())))
         files.append(path)
     return files
 
 
-def _write_split(writer: NpzWriter, store: Store, split: str, rows: np.ndarray) -> None:
-    """Write x and y of one split."""
-    frames, width = store.max_frames, 2 * JOINTS * 3
-    blocks = (store.padded(row).reshape(1, frames, width) for row in rows.tolist())
+def _arrays(store: Store, split: str, rows: np.ndarray) -> Iterator[tuple]:
+    """x and y of one split, as ``write_npz`` takes them."""
+    shape = (len(rows), store.max_frames, 2 * JOINTS * 3)
+    blocks = (store.padded(row).reshape(1, *shape[1:]) for row in rows.tolist())
     progress = tqdm(blocks, f"npz {split}", len(rows), unit=" samples", disable=None)
-    writer.write_rows(f"x_{split}", (len(rows), frames, width), np.dtype("<f4"), progress)
+    yield f"x_{split}", shape, "<f4", progress
     labels = np.zeros((len(rows), store.num_class))
     labels[np.arange(len(rows)), store.labels[rows]] = 1
-    writer.write_rows(f"y_{split}", labels.shape, labels.dtype, [labels])
+    yield f"y_{split}", labels.shape, "<f8", [labels]
 
 
 # ---- what the steps share ----

@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from data.store import FORMAT, VERSION, Store  # noqa: E402
+from data.store import FORMAT, VERSION, Store, checksum  # noqa: E402
 from feeders.feeder_ntu import Feeder  # noqa: E402
 
 FRAMES = 80
@@ -40,17 +40,22 @@ def make_sparse_store(path: Path, count: int) -> None:
     with h5py.File(path, "w") as file:
         joints = file.create_dataset("joints", (count * FRAMES, 25, 3), "<f4")
         joints[-1:] = 1  # sets the file's length; what lies before stays a hole
-        file["offsets"] = np.arange(count + 1) * FRAMES
-        file["actors"] = np.ones(count, np.uint8)
-        file["copied"] = np.ones(count, np.uint8)
-        file["names"] = text.astype("S20")
-        for letter, fact in facts.items():
-            file[fact] = numbers[letter] + 1
-        file["labels"] = numbers["A"]
+        tables = {
+            "offsets": np.arange(count + 1) * FRAMES,
+            "actors": np.ones(count, np.uint8),
+            "copied": np.ones(count, np.uint8),
+            "names": text.astype("S20"),
+            "labels": numbers["A"],
+        }
+        tables |= {fact: numbers[letter] + 1 for letter, fact in facts.items()}
         for split, part in (("train", 0), ("test", 1)):
-            file[f"splits/xsub/{split}"] = np.flatnonzero(numbers["P"] % 2 == part)
+            tables[f"splits/xsub/{split}"] = np.flatnonzero(numbers["P"] % 2 == part)
+        for name, table in tables.items():
+            file[name] = table
         file.attrs.update(format=FORMAT, version=VERSION, dataset="ntu120", skeleton="ntu")
-        file.attrs.update(num_class=120, max_frames=FRAMES)
+        file.attrs.update(
+            num_class=120, max_frames=FRAMES, checksum=checksum(tables, "ntu120", 120, FRAMES)
+        )
 
 
 def read_some(path: Path, queue: multiprocessing.Queue, barrier: object) -> None:

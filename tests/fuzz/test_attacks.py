@@ -24,7 +24,7 @@ import main_multigpu
 import test_oneshot as oneshot
 from data.errors import DataError
 from data.labels import labels_of_data_set
-from data.npz import read_array
+from data.npz import open_array
 from feeders import oneshot as oneshot_feeder
 from torchlight.checkpoint import StateFile, save_weights
 
@@ -218,7 +218,7 @@ def test_arrays_of_objects_run_nothing(tmp_path, refused):
     with pytest.raises(DataError, match=evil.name):
         labels_of_data_set(evil)
     with pytest.raises(DataError, match=evil.name):
-        read_array(evil, "x_test")
+        open_array(evil, "x_test")
 
 
 @pytest.mark.parametrize(
