@@ -18,9 +18,10 @@ from torchlight import cli, distributed
 from torchlight.card import Card, card_of_run, with_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.components import bind_components
-from torchlight.config import Config, bind, parse
+from torchlight.config import Config, bind
 from torchlight.contract import with_data
 from torchlight.errors import UserError, told
+from torchlight.flags import parse
 from torchlight.holdout import open_splits
 from torchlight.loading import Dataset
 from torchlight.numerics import prepare_torch
@@ -41,6 +42,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, card, feeder, model_class, evaluator = _classes(config)
     allowed = (*OWN_PACKAGES, *config.allow_import)
     config, components = bind_components(config, allowed)
+    plug("torchlight.checks.check_optimizer")(config, components)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
     stage.over()
     prepare_torch(config)
@@ -48,7 +50,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     scored_by = _evaluator(config, evaluator, sets["test"])
     matched = scored_by is not None
     plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=not matched)
-    config = with_data(config, model_class, sets, card, matched=matched)
+    config = world.main_first(lambda: with_data(config, model_class, sets, card, matched=matched))
     given = with_parts("model_args", model_class, config.model_args, ALIASES, allowed, config.named)
     model = _build("model_args", model_class, given)
     check = plug("torchlight.checks.check_model")

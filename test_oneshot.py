@@ -24,11 +24,12 @@ from model.published import ALIASES
 from torchlight import cli, distributed
 from torchlight.card import Card, with_card
 from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
-from torchlight.config import Config, bind, parse
+from torchlight.config import Config, bind
 from torchlight.contract import prepared, with_data
 from torchlight.errors import UserError
 from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
+from torchlight.flags import parse
 from torchlight.log import start_logging
 from torchlight.numerics import precision_notes, precision_of, prepare_torch
 from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
@@ -65,7 +66,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     plug("torchlight.checks.check_data")(config, sets, feeder, start, classes=False)
     entries = fit_keys(load_weights(weights), ("K", "fc.weight"), weights)
     config = _with_classes_of(entries, config, model_class)
-    config = with_data(config, model_class, sets, start, matched=True)
+    config = world.main_first(lambda: with_data(config, model_class, sets, start, matched=True))
     given = with_parts("model_args", model_class, config.model_args, ALIASES, allowed, config.named)
     model = model_class.build(given)
     apply_weights(model, entries, weights, config.ignore_weights)
@@ -108,13 +109,12 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
         raise UserError("--weights FILE is missing: what to embed exemplars and queries with")
     given = {key: value for key, value in vars(own).items() if value is not None}
     shots = {"shots": given.pop("shots")} if "shots" in given else {}
-    evaluator_args = {"match": "dmd", "rcond": RCOND, **config.evaluator_args, **given}
-    before = {"match": "dmd", "rcond": RCOND, "shots": 1}
-    before |= {**config.evaluator_args, **config.test_feeder_args}
+    usual = {"match": "dmd", "rcond": RCOND, **config.evaluator_args}
+    before = {"shots": 1, **usual, **config.test_feeder_args}
     changed = [f"{k}-{v}" for k, v in vars(own).items() if v is not None and v != before[k]]
     stem = "_".join(["oneshot", *changed])
     feeder_args = {**config.test_feeder_args, **shots}
-    config = config.noting([], test_feeder_args=feeder_args, evaluator_args=evaluator_args)
+    config = config.but(test_feeder_args=feeder_args, evaluator_args={**usual, **given})
     return config, str(config.weights), stem
 
 
@@ -122,7 +122,7 @@ def _with_classes_of(entries: Weights, config: Config, model: Target) -> Config:
     """The configuration for as many classes as the weights have; published ones have novel ones."""
     heads = [len(entries[k]) for k in ("K", "fc.weight") if k in entries and entries[k].dim() > 1]
     known = {"num_class": heads[0]} if heads and "num_class" in model.parameters else {}
-    return config.noting([], model_args={**config.model_args, **known})
+    return config.but(model_args={**config.model_args, **known})
 
 
 def _report(config: Config, found: Evaluation, queries: Any, folder: Path, stem: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from data.skeletons import Skeleton
 from model.ctrgcn import CHANNELS, Backbone
 from model.errors import ModelError
 from model.graph import graph_arguments, resolve_graph
@@ -116,6 +117,7 @@ class Model(Backbone):
             dataset: its ``skeleton`` (a ``data.skeletons.Skeleton``) gives the graph.
         """
         skeleton = getattr(dataset, "skeleton", None)
+        skeleton = skeleton if isinstance(skeleton, Skeleton) else None
         found: dict[str, Any] = {}
         if len(shape) == 2 and skeleton is not None:
             shape = (shape[1] // skeleton.num_point, shape[0], skeleton.num_point, 1)

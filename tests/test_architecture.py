@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from model.published import ALIASES
-from torchlight.config import build, read_layers
+from torchlight.config import build
+from torchlight.layers import read_layers
 from torchlight.registry import binding_faults, decided_by_data, resolve
 
 ROOT = Path(__file__).resolve().parents[1]

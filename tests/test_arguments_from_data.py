@@ -29,6 +29,7 @@ DERIVED = {"num_class": 4, "num_point": 25, "num_person": 1, "in_channels": 3}
 
 OWN = """
 import numpy as np
+from torch import nn
 from data.skeletons import Skeleton
 
 class Feeder:
@@ -51,6 +52,33 @@ class Flat(Known):
 class Gaps(Known):
     def __getitem__(self, i):
         return self.x[i], (2, 5, 9)[i % 3]
+
+class Odd(Feeder):
+    skeleton, num_class = "dog", len
+
+class Volume(Feeder):
+    def __getitem__(self, i):
+        return self.x[i][..., 0], i % 3
+
+class Net(nn.Module):
+    def __init__(self, num_class, width=4):
+        super().__init__()
+        self.last = nn.Linear(60, num_class)
+
+    def forward(self, x):
+        return self.last(x.flatten(1))
+
+class Wrong(Net):
+    from_data = ("width",)
+
+    @classmethod
+    def arguments_of(cls, shape, dataset):
+        return {"width": {}["nothing"]}
+
+class Circle:
+    def __init__(self, joints):
+        one = np.roll(np.eye(joints), 1, axis=0)
+        self.A = np.stack([np.eye(joints), one, one.T])
 """
 
 
@@ -138,6 +166,31 @@ def test_edges_in_the_configuration_do_as_well(train, capsys):
     assert status == 0
     words = ["--phase", "test", "--weights", str(folder / "best.pt")]  # whose card knows the graph
     assert train(*words, name="again", **own("Feeder"))[0] == 0
+
+
+def test_a_graph_and_a_model_of_ones_own(train, capsys):
+    circle = {"channels": [8], "graph": "owndata.Circle", "graph_args": {"joints": 5}}
+    status, folder = train(**own("Feeder", model_args=circle))
+    assert (status, saved(folder)[0]["graph"]) == (0, "owndata.Circle")
+    status, folder = train(name="net", **own("Odd", model="owndata.Net", model_args={}))
+    assert (status, saved(folder)[0]) == (0, {"num_class": 3})
+    assert train(name="x", **own("Odd", model="owndata.Wrong", model_args={}))[0] == 2
+    assert "error: model: owndata.Wrong: KeyError: 'nothing' (" in capsys.readouterr().err
+
+
+def test_samples_of_another_shape_say_nothing(train, capsys):
+    assert train(**own("Volume"))[0] == 2
+    error = capsys.readouterr().err
+    assert "model_args.num_point: model.classifier.Model needs it, and the data (samples" in error
+    assert error.count("\n") == 1
+
+
+def test_null_leaves_to_the_data_what_a_base_says(train, tmp_path):
+    base = {"model_args": {"num_point": 20, "num_class": 3, "in_channels": 9, "graph": "x.Y"}}
+    (tmp_path / "base.yaml").write_text(json.dumps(base))
+    none = dict.fromkeys(("num_point", "num_class", "in_channels", "graph"))
+    status, folder = train(base="base.yaml", model_args={"channels": [8], **none})
+    assert (status, saved(folder)[0]["in_channels"]) == (0, 3)
 
 
 def test_labels_with_gaps_come_with_advice_that_works(train, capsys):

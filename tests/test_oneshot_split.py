@@ -16,7 +16,7 @@ from feeders import feeder_demo, feeder_ntu
 from feeders.dataset import ArraySource, SkeletonDataset
 from feeders.oneshot import Feeder
 from model.published import ALIASES
-from torchlight.config import read_layers
+from torchlight.layers import read_layers
 from torchlight.registry import resolve
 from torchlight.values import meaning
 

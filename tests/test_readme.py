@@ -17,7 +17,8 @@ import ensemble
 import main_multigpu
 import test_oneshot
 from data import demo
-from torchlight.config import Config, parse
+from torchlight.config import Config
+from torchlight.flags import parse
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)

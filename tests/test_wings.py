@@ -17,6 +17,11 @@ SHORT = [
     *("--test-feeder-args", "performers=3", "replications=1"),
     *("--model-args", "channels=[8,16]", "stride=[1,1]"),
 ]
+NOT_INSTALLED = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+"""
+"""A wing that is deleted here must not be found where torchlight is installed from, editable."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,7 @@ def without(root, tmp_path_factory):
                     shutil.copy(path, tree)
         for wing in wings:
             shutil.rmtree(tree / wing)
+        (tree / "sitecustomize.py").write_text(NOT_INSTALLED)
 
         def run(*words):
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}

@@ -174,40 +174,36 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
     Raises:
         UserError: the weights are of another model, or a flag contradicts their card.
     """
+    decided = {*decided_by_data(target)}
+    said = {k: v for k, v in config.model_args.items() if v is not None or k not in decided}
+    config = config.but(model_args=said)  # null leaves to the data what a base says
     card, notes = read_card(config.weights)
     if card.model is None or config.ignore_card:
-        return config.noting(notes), card
+        return config.but(*notes), card
     own = target.spelled_out(config.model_args)
     loose = {*_free(target), "num_class"} & own.keys()
-    loose |= {*decided_by_data(target)} - config.model_args.keys() - target.implied.keys()
+    loose |= decided - said.keys() - target.implied.keys()
     of_card = card.free_args | card.model_args
     taken = {n: v for n, v in of_card.items() if n not in loose and own.get(n, ...) != v}
-    parts = [f"{name}_args" for name in taken]  # what the thing of a name is built from
-    taken |= {name: of_card[name] for name in parts if name in of_card}
+    taken |= {f"{n}_args": of_card[f"{n}_args"] for n in taken if f"{n}_args" in of_card}
+    other, name = "", printable(card.model_name)
     if target.path != card.model or taken.keys() & target.implied.keys():
-        name = printable(card.model_name)
-        raise UserError(
-            f"{config.weights}: weights of another model ({name}) than the configuration's "
-            f"({config.model}); say --model {name}, or take other weights"
-        )
-    for name in taken.keys() & getattr(target.cls, "parts", {}).keys():
-        wanted = f"{name}={printable(taken[name])}"
-        raise UserError(
-            f"{config.weights}: weights of another model ({wanted}) than the configuration's "
-            f"({name}={printable(own.get(name))}); say --model-args {wanted}, or take other weights"
-        )
-    for name, value in taken.items():
-        if name not in own:
-            continue
-        told, key = f"{shown(value)}, not {shown(own[name])}", f"model_args.{name}"
+        other = f"{name}) than the configuration's ({config.model}); say --model {name}"
+    for part in taken.keys() & getattr(target.cls, "parts", {}).keys():
+        wanted = f"{part}={printable(taken[part])}"
+        told = f"{part}={printable(own.get(part))}"
+        other = other or f"{wanted}) than the configuration's ({told}); say --model-args {wanted}"
+    for arg in taken.keys() & own.keys() if not other else ():
+        told, key = f"{shown(taken[arg])}, not {shown(own[arg])}", f"model_args.{arg}"
         if config.by_flag(key):
-            raise UserError(
-                f"{config.weights}: weights of another model ({printable(name)} {told}); leave "
-                f"{config.named(key)} out, or take other weights (--ignore-card tries them all "
-                f"the same)"
-            )
+            other = f"{printable(arg)} {told}); leave {config.named(key)} out"
         notes.append(f"{printable(key)}: {told}, as {config.weights} was trained")
-    return config.noting(notes, model_args={**config.model_args, **taken}), card
+    if other:
+        raise UserError(
+            f"{config.weights}: weights of another model ({other}, or take other weights "
+            f"(--ignore-card tries them all the same)"
+        )
+    return config.but(*notes, model_args={**config.model_args, **taken}), card
 
 
 def _free(model: Target) -> tuple[str, ...]:

@@ -37,72 +37,54 @@ class Components:
 
 
 def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Components | None]:
-    """Resolve the components' names and bind their arguments; try what needs no model.
-
-    A test has none.
+    """Resolve the components' names and bind their arguments; a test has none.
 
     Args:
         allowed: packages that dotted names may lead into.
 
     Raises:
-        UserError: no such class, or one that does not take its arguments or cannot train here.
+        UserError: no such class, or one that does not take its arguments.
     """
     if config.phase == "test":
         return config, None
     named = config.named
+    for dotted, why in _SET_ELSEWHERE.items():
+        key, _, name = dotted.partition(".")
+        if name in getattr(config, key):
+            raise UserError(f"{named(dotted)}: is not for {key}: {why}")
 
     def find(key: str, within: str, kind: type) -> Target:
         name = getattr(config, key)
         return resolve(named(key), name, {}, allowed, within=within, kind=(kind,))
 
-    optimizer = find("optimizer", "torch.optim", torch.optim.Optimizer)
-    loss = find("loss", "torch.nn", nn.Module)
-    averaging = None
+    targets = {
+        "optimizer_args": find("optimizer", "torch.optim", torch.optim.Optimizer),
+        "lr_scheduler_args": schedule_of(named("lr_scheduler"), config.lr_scheduler),
+        "loss_args": find("loss", "torch.nn", nn.Module),
+    }
     if config.averaging is not None:
-        averaging = resolve(named("averaging"), config.averaging, _AVERAGES, ("torchlight",))
+        average = resolve(named("averaging"), config.averaging, _AVERAGES, ("torchlight",))
+        targets["averaging_args"] = average
     elif config.averaging_args:
         raise UserError(f"{named('averaging_args')}: nothing is averaged; say --averaging ema")
-    schedule = schedule_of(named("lr_scheduler"), config.lr_scheduler)
-    targets = {"optimizer_args": optimizer, "lr_scheduler_args": schedule, "loss_args": loss}
-    given = {"optimizer_args": ["params"], "lr_scheduler_args": ["optimizer"]}
-    for dotted, why in _SET_ELSEWHERE.items():
-        key, _, name = dotted.partition(".")
-        if name in getattr(config, key):
-            raise UserError(f"{named(dotted)}: is not for {key}: {why}")
-    if averaging is not None:
-        targets["averaging_args"] = averaging
     weight = config.loss_args.get("weight")
     if isinstance(weight, list | str):  # make_loss makes it the tensor that the loss takes
         rest = {name: value for name, value in config.loss_args.items() if name != "weight"}
-        config = bind(config.noting([], loss_args=rest), targets, {}, allowed, given)
-        config = config.noting([], loss_args={**config.loss_args, "weight": weight})
-    else:
-        config = bind(config, targets, {}, allowed, given)
-    components = Components(optimizer, loss, averaging)
-    _try_optimizer(config, optimizer)
-    learning_rates(config.model_dump(), config.num_epoch)
-    rule = _rule(config, averaging)
-    if rule is not None and rule.start_epoch >= config.num_epoch:
-        name = named("averaging_args.start_epoch")
-        raise UserError(f"{name} {rule.start_epoch} leaves none of num_epoch {config.num_epoch}")
+        config = config.but(loss_args=rest)
+    given = {"optimizer_args": ["params"], "lr_scheduler_args": ["optimizer"]}
+    config = bind(config, targets, {}, allowed, given)
+    if isinstance(weight, list | str):
+        config = config.but(loss_args={**config.loss_args, "weight": weight})
     if config.loss_args.get("reduction", "mean") != "mean":
         raise UserError(f"{named('loss_args.reduction')}: a step's loss is a mean; leave it out")
+    components = Components(
+        targets["optimizer_args"], targets["loss_args"], targets.get("averaging_args")
+    )
+    # Whether they take the values, not the types alone:
+    make_optimizer(config, components.optimizer, [nn.Parameter(torch.zeros(2, 2))])
+    learning_rates(config.model_dump(), config.num_epoch)
+    _rule(config, components.averaging)
     return config, components
-
-
-def _try_optimizer(config: Config, target: Target) -> None:
-    """Take a step with nothing, as some need what the loop does not give."""
-    weight = nn.Parameter(torch.zeros(2, 2))
-    weight.grad = torch.ones(2, 2)
-    optimizer = make_optimizer(config, target, [weight])
-    try:
-        optimizer.step()
-    except AssertionError:  # it is for another device than this trial's
-        return
-    except Exception as error:
-        raise UserError(
-            f"{config.named('optimizer')}: {target.name} cannot train here ({printable(error)})"
-        ) from error
 
 
 def make_optimizer(
@@ -117,17 +99,15 @@ def make_optimizer(
     if "weight_decay" in target.parameters:
         implied["weight_decay"] = config.weight_decay
     elif config.weight_decay:
-        raise UserError(
-            f"{config.named('weight_decay')}: {target.name} has none; say --weight-decay 0"
-        )
+        name = config.named("weight_decay")
+        raise UserError(f"{name}: {target.name} has none; say --weight-decay 0")
     if target.cls is torch.optim.SGD:
         implied |= {"momentum": 0.9, "nesterov": config.nesterov}
     try:
         return target.cls(parameters, **{**implied, **config.optimizer_args})
     except Exception as error:  # anybody's class
-        raise UserError(
-            f"{config.named('optimizer')}: {target.name}: {printable(error)}"
-        ) from error
+        name = config.named("optimizer")
+        raise UserError(f"{name}: {target.name}: {printable(error)}") from error
 
 
 def make_loss(config: Config, target: Target, labels: np.ndarray, num_class: int) -> nn.Module:
@@ -140,10 +120,10 @@ def make_loss(config: Config, target: Target, labels: np.ndarray, num_class: int
     Raises:
         UserError: it does not take its arguments, or is no such loss.
     """
-    given, named = dict(config.loss_args), config.named
-    weight = given.get("weight")
-    if weight is not None:
-        given["weight"] = _class_weights(named("loss_args.weight"), weight, labels, num_class)
+    given, title = dict(config.loss_args), f"{config.named('loss')}: {target.name}"
+    if given.get("weight") is not None:
+        name = config.named("loss_args.weight")
+        given["weight"] = _class_weights(name, given["weight"], labels, num_class)
     try:
         loss = target.build(given)
         with warnings.catch_warnings():  # of shapes, which are an error here
@@ -151,13 +131,13 @@ def make_loss(config: Config, target: Target, labels: np.ndarray, num_class: int
             value = loss(torch.zeros(2, num_class), torch.tensor([0, num_class - 1]))
     except Exception as error:  # anybody's class
         raise UserError(
-            f"{named('loss')}: {target.name} is no loss of logits (N, c) and labels (N) with these "
-            f"arguments ({printable(error)})"
+            f"{title} is no loss of logits (N, c) and labels (N) with these arguments "
+            f"({printable(error)})"
         ) from error
     if not (isinstance(value, torch.Tensor) and value.shape == ()):
-        raise UserError(f"{named('loss')}: {target.name} gives no single number for a batch")
+        raise UserError(f"{title} gives no single number for a batch")
     if any(p.requires_grad for p in loss.parameters()):
-        raise UserError(f"{named('loss')}: {target.name} has parameters, which nothing would train")
+        raise UserError(f"{title} has parameters, which nothing would train")
     return loss
 
 
@@ -183,10 +163,16 @@ def make_average(config: Config, target: Target | None, model: nn.Module) -> Ave
 
 
 def _rule(config: Config, target: Target | None) -> Rule | None:
+    if target is None:
+        return None
     try:
-        return None if target is None else target.build(config.averaging_args)
+        rule: Rule = target.build(config.averaging_args)
     except ValueError as error:
         raise UserError(f"{config.named('averaging_args')}: {error}") from error
+    if rule.start_epoch >= config.num_epoch:
+        name = config.named("averaging_args.start_epoch")
+        raise UserError(f"{name} {rule.start_epoch} leaves none of num_epoch {config.num_epoch}")
+    return rule
 
 
 def used(config: Config) -> list[str]:

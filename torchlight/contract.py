@@ -167,41 +167,49 @@ def with_data(
     Raises:
         UserError: the configuration says otherwise than the data, or nothing says what is needed.
     """
-    dataset, given = sets.get("train", sets["test"]), {**model.implied, **config.model_args}
-    scored = [own for split, own in sets.items() if split == "train" or not matched]
+    given, names = {**model.implied, **config.model_args}, decided_by_data(model)
     known = {} if config.ignore_card else start.free_args | start.model_args
-    names = decided_by_data(model)
     found = {name: known[name] for name in names if name in known}
+    scored = [own for split, own in sets.items() if split == "train" or not matched]
     found |= _num_class(scored, found if config.phase == "test" else {})
-    faults = []
-    if hasattr(model.cls, "arguments_of"):
-        shape = tuple(read(dataset, [0])[0].shape[1:])
-        of_sample = as_json(model.cls.arguments_of(shape, dataset))
-        found |= of_sample
-        faults = [
-            f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have {value} "
-            f"(samples of shape {shape}); leave it out"
-            for name, value in of_sample.items()
-            if isinstance(value, int) and given.get(name, value) != value
-        ]
-    open_ = [n for n in names if n in found and not {n, n.removesuffix("_args")} & given.keys()]
-    arguments = {**config.model_args, **{name: found[name] for name in open_}}
-    unsaid = binding_faults("model_args", model, arguments, config.named)
-    faults += [f"{fault}, and the data do not say it" for fault in unsaid]
+    dataset = sets.get("train", sets["test"])
+    shape = tuple(read(dataset, [0])[0].shape[1:])
+    of_sample = _arguments_of(model, shape, dataset)
+    found |= of_sample
+    faults = [
+        f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have {value} "
+        f"(samples of shape {shape}); leave it out"
+        for name, value in of_sample.items()
+        if isinstance(value, int) and given.get(name, value) != value
+    ]
+    unsaid = [n for n in names if n in found and not {n, n.removesuffix("_args")} & given.keys()]
+    arguments = {**config.model_args, **{name: found[name] for name in unsaid}}
+    for fault in binding_faults("model_args", model, arguments, config.named):
+        faults.append(f"{fault}, and the data (samples of shape {shape}) do not say it")
     if faults:
         raise UserError("; ".join(faults))
-    return config.noting([], model_args=arguments)
+    return config.but(model_args=arguments)
 
 
 def _num_class(scored: Sequence[Dataset], known: Mapping[str, Any]) -> dict[str, int]:
     """The number of classes: as the data say it, or as is ``known``, or the number of labels."""
     for own in scored:
-        names, number = getattr(own, "class_names", None), getattr(own, "num_class", None)
-        number = number if names is None else len(names)
-        if number is not None:
-            return {"num_class": number}
+        names = getattr(own, "class_names", None)
+        number = getattr(own, "num_class", None) if names is None else len(names)
+        if isinstance(number, int | np.integer):
+            return {"num_class": int(number)}
     labels = {label for own in scored for label in np.unique(own.labels).tolist()}
     return {"num_class": len(labels)} if labels and "num_class" not in known else {}
+
+
+def _arguments_of(model: Target, shape: Sequence[int], dataset: Dataset) -> dict[str, Any]:
+    """What the model's class says that follows from a sample; nothing where it does not know."""
+    if not hasattr(model.cls, "arguments_of"):
+        return {}
+    try:
+        return as_json(model.cls.arguments_of(shape, dataset))
+    except Exception as error:  # anybody's class
+        raise UserError(f"model: {model.name}: {told(error)}") from error
 
 
 def _length(split: str, dataset: Any) -> int:

@@ -30,9 +30,10 @@ from data.store import Store
 from feeders import feeder_ntu, feeder_ucla
 from model.errors import ModelError
 from torchlight.checkpoint import StateFile, apply_weights, load_weights
-from torchlight.config import parse, read_yaml
 from torchlight.errors import RunFailed, UserError
+from torchlight.flags import parse
 from torchlight.fusion.reading import read_scores
+from torchlight.layers import read_yaml
 from torchlight.workdir import WorkDir
 
 REFUSALS = (UserError, DataError, ModelError, RunFailed)

@@ -20,7 +20,8 @@ from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from torchlight.checkpoint import StateFile, save_weights
-from torchlight.config import build, read_layers
+from torchlight.config import build
+from torchlight.layers import read_layers
 from torchlight.progress import Position
 from torchlight.scores import write_scores
 from torchlight.values import meaning

@@ -14,6 +14,7 @@ from ranks import Ranks
 from torch import nn
 
 from torchlight.averaging import Average, Ema, Swa
+from torchlight.checks import check_optimizer
 from torchlight.components import bind_components, make_loss, make_optimizer, used
 from torchlight.config import Config, build
 from torchlight.errors import UserError
@@ -37,7 +38,9 @@ FULL = {
 
 def bound(**keys):
     """The configuration and its components, with ``keys`` over the least there can be."""
-    return bind_components(build({**LEAST, **keys}, "c.yaml"), ["toy"])
+    found = bind_components(build({**LEAST, **keys}, "c.yaml"), ["toy"])
+    check_optimizer(*found)
+    return found
 
 
 def rates(epochs, **keys):

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from torchlight.config import Config, bind, build, parse, read_yaml
+from torchlight.config import Config, bind, build
 from torchlight.errors import UserError
+from torchlight.flags import parse
+from torchlight.layers import read_yaml
 from torchlight.registry import Target
 
 LEAST = {"feeder": "toy.Feeder", "model": "toy.Model"}

@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
-from torchlight.config import RESOLVED, parse, read_layers
+from torchlight.config import RESOLVED
 from torchlight.errors import UserError
+from torchlight.flags import parse
+from torchlight.layers import read_layers
 from torchlight.values import meaning
 
 LEAST = {"feeder": "a.B", "model": "a.B"}
