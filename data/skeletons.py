@@ -61,114 +61,35 @@ def mirror_joints(skeleton: Skeleton) -> np.ndarray:
     return mirrored
 
 
+def _skeleton(name: str, joint_names: str, parents: str, center: int) -> Skeleton:
+    """A skeleton from its joints' names and their parents, both in joint order."""
+    names = tuple(joint.strip() for joint in joint_names.split(","))
+    pairs = enumerate(map(int, parents.split()))
+    bones = tuple((child, parent) for child, parent in pairs if child != center)
+    return Skeleton(name, len(names), bones, center, names)
+
+
 # Kinect v2 (Shahroudy et al., NTU RGB+D, CVPR 2016, figure 1).
-NTU = Skeleton(
-    name="ntu",
-    num_point=25,
-    bones=(
-        (0, 1),
-        (1, 20),
-        (2, 20),
-        (3, 2),
-        (4, 20),
-        (5, 4),
-        (6, 5),
-        (7, 6),
-        (8, 20),
-        (9, 8),
-        (10, 9),
-        (11, 10),
-        (12, 0),
-        (13, 12),
-        (14, 13),
-        (15, 14),
-        (16, 0),
-        (17, 16),
-        (18, 17),
-        (19, 18),
-        (21, 22),
-        (22, 7),
-        (23, 24),
-        (24, 11),
-    ),
+NTU = _skeleton(
+    "ntu",
+    """spine base, spine middle, neck, head,
+    left shoulder, left elbow, left wrist, left hand,
+    right shoulder, right elbow, right wrist, right hand,
+    left hip, left knee, left ankle, left foot, right hip, right knee, right ankle, right foot,
+    spine top, left hand tip, left thumb, right hand tip, right thumb""",
+    "1 20 20 2  20 4 5 6  20 8 9 10  0 12 13 14  0 16 17 18  20 22 7 24 11",
     center=20,
-    joint_names=(
-        "spine base",
-        "spine middle",
-        "neck",
-        "head",
-        "left shoulder",
-        "left elbow",
-        "left wrist",
-        "left hand",
-        "right shoulder",
-        "right elbow",
-        "right wrist",
-        "right hand",
-        "left hip",
-        "left knee",
-        "left ankle",
-        "left foot",
-        "right hip",
-        "right knee",
-        "right ankle",
-        "right foot",
-        "spine top",
-        "left hand tip",
-        "left thumb",
-        "right hand tip",
-        "right thumb",
-    ),
 )
 
 # Kinect v1 (Wang et al., Cross-view Action Modeling, CVPR 2014).
-UCLA = Skeleton(
-    name="ucla",
-    num_point=20,
-    bones=(
-        (0, 1),
-        (1, 2),
-        (3, 2),
-        (4, 2),
-        (5, 4),
-        (6, 5),
-        (7, 6),
-        (8, 2),
-        (9, 8),
-        (10, 9),
-        (11, 10),
-        (12, 0),
-        (13, 12),
-        (14, 13),
-        (15, 14),
-        (16, 0),
-        (17, 16),
-        (18, 17),
-        (19, 18),
-    ),
+UCLA = _skeleton(
+    "ucla",
+    """hip center, spine, shoulder center, head,
+    left shoulder, left elbow, left wrist, left hand,
+    right shoulder, right elbow, right wrist, right hand,
+    left hip, left knee, left ankle, left foot, right hip, right knee, right ankle, right foot""",
+    "1 2 2 2  2 4 5 6  2 8 9 10  0 12 13 14  0 16 17 18",
     center=2,
-    joint_names=(
-        "hip center",
-        "spine",
-        "shoulder center",
-        "head",
-        "left shoulder",
-        "left elbow",
-        "left wrist",
-        "left hand",
-        "right shoulder",
-        "right elbow",
-        "right wrist",
-        "right hand",
-        "left hip",
-        "left knee",
-        "left ankle",
-        "left foot",
-        "right hip",
-        "right knee",
-        "right ankle",
-        "right foot",
-    ),
 )
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (NTU, UCLA)}

@@ -66,13 +66,10 @@ class DataSet:
     """NTU RGB+D 60 or 120.
 
     Attributes:
-        name: "ntu60" or "ntu120".
         stem: start of its files' names, as published.
         folder: of its scripts and files, from the project's root.
-        num_class: number of actions.
         last_setup: samples of later setups belong to the other set only.
         copies_single_actor: whether the published arrays show a lone actor twice.
-        benchmarks: by name.
     """
 
     name: str

@@ -7,10 +7,10 @@ Training crops each clip at random and rotates it; testing takes all of it.
 from collections.abc import Sequence
 from typing import Any
 
-from data import demo
+from data.demo import ACTIONS, describe, perform, samples
 from data.errors import DataError
 from data.skeletons import NTU
-from data.splits import NTU120, parse_name
+from data.splits import NTU120
 from feeders.arguments import at_least_one, one_of, refuse_unheard
 from feeders.dataset import ArraySource, SkeletonDataset, Transform
 from feeders.streams import published_streams
@@ -41,7 +41,7 @@ class Feeder(SkeletonDataset):
         self,
         *,
         split: str,
-        actions: int = len(demo.ACTIONS),
+        actions: int = len(ACTIONS),
         performers: int = 20,
         replications: int = 2,
         window_size: int = 32,
@@ -59,17 +59,17 @@ class Feeder(SkeletonDataset):
         window = at_least_one("window_size", window_size)
         training = split == "train" if augment is None else augment
         split_of = NTU120.benchmarks["xsub"].split_of
-        every = demo.samples(actions=actions, performers=performers, replications=replications)
-        chosen = [sample for sample in every if split_of(parse_name(sample.name)) == split]
+        every = samples(actions=actions, performers=performers, replications=replications)
+        chosen = [sample for sample in every if split_of(sample) == split]
         if not chosen:
             raise DataError(f"performers: {performers} leave none for {split}")
         source = ArraySource(
             NTU,
             [sample.name for sample in chosen],
-            [sample.action - 1 for sample in chosen],
-            [sample.performer for sample in chosen],
-            [x.transpose(3, 0, 2, 1) for _, x in demo.generate(chosen, seed=data_seed)],
-            [demo.describe(action) for action in range(1, actions + 1)],
+            [sample.label for sample in chosen],
+            [sample.subject for sample in chosen],
+            [perform(sample, seed=data_seed).transpose(3, 0, 2, 1) for sample in chosen],
+            [describe(action) for action in range(1, actions + 1)],
         )
         crop = CropResize(ratios=[0.7, 1.0] if training else [1.0], window=window, shortest=1)
         rotate = [RandomRotate(degrees=[10, 30, 0], order="xyz")] if training else []

@@ -17,7 +17,7 @@ from toy_run import ALLOW, assert_same_run, train
 import eigen_normalization
 import ensemble
 import test_oneshot
-from data.demo import main as demo
+from data.demo.__main__ import main as demo
 from data.preparation.command import read
 from torchlight import locks
 

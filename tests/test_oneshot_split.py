@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from toy_ucla import write_ucla
 
-from data import demo
 from data.errors import DataError
 from data.oneshot import choose_exemplars
 from data.skeletons import Skeleton
@@ -53,7 +52,7 @@ class Toy(SkeletonDataset):
 def _ntu_names() -> list[str]:
     """Made-up samples of all 120 actions: ten performers before three cameras."""
     return [
-        demo.Sample(1 if action <= 60 else 18, camera, performer, 1, action).name
+        f"S{1 if action <= 60 else 18:03d}C{camera:03d}P{performer:03d}R001A{action:03d}"
         for action in range(1, 121)
         for performer in range(1, 11)
         for camera in range(1, 4)

@@ -7,7 +7,7 @@ import pytest
 import ensemble
 import main_multigpu
 import test_oneshot
-from data import demo
+from data.demo import __main__ as demo
 from data.preparation import command
 from eigen_normalization import main as normalise
 from torchlight.files import expanded

@@ -16,7 +16,7 @@ import eigen_normalization
 import ensemble
 import main_multigpu
 import test_oneshot
-from data import demo
+from data.demo import __main__ as demo
 from torchlight.config import Config
 from torchlight.flags import parse
 

@@ -10,12 +10,14 @@ import pytest
 
 KEPT = ("*.py", "torchlight", "model", "feeders", "data", "config")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "NW-UCLA", "nturgbd_raw", "*.egg-info")
+TWO_EPOCHS = [
+    *("--work-dir", "w", "--num-worker", "0", "--num-epoch", "2", "--step", "1"),
+    *("--warm-up-epoch", "0", "--device", "cpu", "--model-args", "channels=[8,16]", "stride=[1,1]"),
+]
 SHORT = [
-    *("--config", "config/demo/koopman.yaml", "--work-dir", "w", "--num-worker", "0"),
-    *("--num-epoch", "2", "--step", "1", "--warm-up-epoch", "0", "--device", "cpu"),
+    *("--config", "config/demo/koopman.yaml", *TWO_EPOCHS),
     *("--train-feeder-args", "performers=3", "replications=1"),
     *("--test-feeder-args", "performers=3", "replications=1"),
-    *("--model-args", "channels=[8,16]", "stride=[1,1]"),
 ]
 NOT_INSTALLED = """
 import sys
@@ -78,6 +80,23 @@ def test_without_the_engine_the_preparation_and_the_fusion(without):
     assert tested.returncode == 0, tested.stderr
     assert {"epoch1_test_score.npz", "epoch1_test_score.pkl"} <= set(os.listdir(tree / "scored"))
     assert "torchlight.fusion" in run("ensemble.py", "--scores", "scored").stderr
+
+
+def test_without_the_demo(without):
+    """A data set of one's own is trained on; the demo alone is missed."""
+    tree, run = without("data/demo")
+    recordings = np.random.default_rng(0).normal(size=(2, 4, 9, 150)).astype("f4")
+    np.savez(tree / "a.npz", x_train=recordings[0], y_train=np.eye(4), x_test=recordings[1],
+             y_test=np.eye(4))  # fmt: skip
+    own = ["data_path=a.npz", "benchmark=null", "window_size=8"]
+    words = ["--config", "config/nturgbd-cross-subject/koopman.yaml", *TWO_EPOCHS]
+    words += ["--train-feeder-args", *own, "--test-feeder-args", *own, "--global-batch-size", "4"]
+    trained = run("main_multigpu.py", *words)
+    assert trained.returncode == 0, trained.stderr
+    missed = run("main_multigpu.py", *SHORT)
+    assert missed.returncode == 2
+    assert "data.demo" in missed.stderr
+    assert missed.stderr.count("\n") == 1
 
 
 def test_a_missing_preparation_is_named(without):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data import demo
-from data.demo_motion import ACTIONS, REST, Body, act, joint_positions, mirrored
+from data.demo.__main__ import main
+from data.demo.motion import ACTIONS, REST, Body, act, joint_positions, mirrored
 from data.errors import DataError
 from data.skeletons import NTU
 from data.splits import EXEMPLARS, NOVEL_ACTIONS, parse_name
@@ -64,7 +65,7 @@ def test_samples_have_ntu_names_in_order():
         parsed = parse_name(sample.name)
         assert (parsed.setup, parsed.subject, parsed.action) == (
             sample.setup,
-            sample.performer,
+            sample.subject,
             sample.action,
         )
         assert (sample.setup <= 17) == (sample.action <= 60)
@@ -88,7 +89,8 @@ def test_impossible_numbers_are_refused(numbers, wrong):
 
 
 def test_clips_look_like_ntu():
-    clips = dict(demo.generate(demo.samples(performers=2), second_body=0.3, seed=4))
+    wanted = demo.samples(performers=2)
+    clips = {sample.name: demo.perform(sample, second_body=0.3, seed=4) for sample in wanted}
     lengths = {len(joints) for joints in clips.values()}
     assert min(lengths) >= 60
     assert max(lengths) <= 100
@@ -104,10 +106,10 @@ def test_clips_look_like_ntu():
 
 def test_a_sample_depends_on_its_name_and_the_seed_only():
     wanted = demo.samples(actions=2, performers=2)
-    forward = dict(demo.generate(wanted))
-    backward = dict(demo.generate(reversed(wanted)))
+    forward = {sample.name: demo.perform(sample) for sample in wanted}
+    backward = {sample.name: demo.perform(sample) for sample in reversed(wanted)}
     assert all(np.array_equal(forward[name], backward[name]) for name in forward)
-    other = dict(demo.generate(wanted, seed=1))
+    other = {sample.name: demo.perform(sample, seed=1) for sample in wanted}
     assert not any(np.array_equal(forward[name], other[name]) for name in forward)
     flat = {joints.tobytes() for joints in forward.values()}
     assert len(flat) == len(forward), "no two samples alike"
@@ -116,8 +118,8 @@ def test_a_sample_depends_on_its_name_and_the_seed_only():
 def test_the_same_in_every_process(root):
     code = (
         "import hashlib; from data import demo;"
-        "clips = demo.generate(demo.samples(performers=1, replications=1));"
-        "print(hashlib.sha256(b''.join(c.tobytes() for _, c in clips)).hexdigest())"
+        "clips = map(demo.perform, demo.samples(performers=1, replications=1));"
+        "print(hashlib.sha256(b''.join(clip.tobytes() for clip in clips)).hexdigest())"
     )
     digests = {
         subprocess.run(
@@ -134,7 +136,8 @@ def test_the_same_in_every_process(root):
 
 
 def test_cameras_see_one_performance():
-    views = [demo.perform(demo.Sample(1, camera, 1, 1, 2))[:, 0] for camera in (1, 2, 3)]
+    names = [f"S001C00{camera}P001R001A002" for camera in (1, 2, 3)]
+    views = [demo.perform(parse_name(name))[:, 0] for name in names]
     for first, second in itertools.combinations(views, 2):
         centred = [view - view.mean(axis=(0, 1)) for view in (first, second)]
         a, b = (view.reshape(-1, 3) for view in centred)
@@ -150,7 +153,7 @@ def test_120_classes_have_120_descriptions():
 
 
 def test_raw_files_hold_the_joints(tmp_path, capsys):
-    assert demo.main(["--out", str(tmp_path), "--actions", "61", "--performers", "1", "--cameras",
+    assert main(["--out", str(tmp_path), "--actions", "61", "--performers", "1", "--cameras",
                       "1", "--replications", "1", "--second-body", "0.5"]) == 0  # fmt: skip
     assert "wrote 61 files" in capsys.readouterr().out
     folders = {"nturgb+d_skeletons": 60, "nturgb+d_skeletons120": 1}
@@ -173,14 +176,14 @@ def test_raw_files_hold_the_joints(tmp_path, capsys):
 
 
 def test_command_line_mistakes_are_one_line(tmp_path, capsys):
-    assert demo.main(["--out", str(tmp_path / "new"), "--actions", "500"]) == 2
+    assert main(["--out", str(tmp_path / "new"), "--actions", "500"]) == 2
     assert capsys.readouterr().err == "demo: actions 500 is not between 1 and 120\n"
     assert not (tmp_path / "new").exists()
 
 
 def test_the_command_writes_given_actions_and_the_one_shot_exemplars(tmp_path):
     words = ["--performers", "2", "--cameras", "1", "--replications", "1", "--exemplars"]
-    assert demo.main(["--out", str(tmp_path), *words, "--action-ids", "62", "7"]) == 0
+    assert main(["--out", str(tmp_path), *words, "--action-ids", "62", "7"]) == 0
     written = {path.stem for path in tmp_path.rglob("*.skeleton")}
     assert {"S018C001P001R001A062", "S019C001P002R001A062"} < written
     assert written > EXEMPLARS

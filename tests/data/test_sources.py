@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
+from data.demo.raw import write_skeleton_file
 from data.errors import DataError
 from data.preparation import command
 from data.preparation.sources import find_sources
-from data.skeleton_text import write_skeleton_file
 from data.splits import NTU60, NTU120
 
 FIRST, SECOND = "S001C001P001R001A", "S018C001P008R001A"

@@ -10,7 +10,7 @@ right-handed performer; all other channels stay at rest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,14 +33,8 @@ for _side in ("right", "left"):
 _MIRRORED = ("sway", "twist")
 
 
-@dataclass(frozen=True)
-class Body:
-    """Sizes of a performer's body.
-
-    Attributes:
-        height: metres, about; every bone is a share of it.
-        arm, leg, width: ratios of arm length, leg length and breadth to the average's.
-    """
+class Body(NamedTuple):
+    """A body: about its height in metres, and ratios of its other sizes to the average's."""
 
     height: float
     arm: float
@@ -53,7 +47,9 @@ def joint_positions(body: Body, pose: Pose) -> np.ndarray:
     frames = len(pose["lean"])
     joints = np.zeros((frames, NTU.num_point, 3))
     index = {name: number for number, name in enumerate(NTU.joint_names)}
-    up, right = _trunk_axes(pose)
+    lean, sway, twist = pose["lean"], pose["sway"], pose["twist"]
+    up = np.stack([np.sin(sway), np.cos(sway) * np.cos(lean), -np.cos(sway) * np.sin(lean)], axis=1)
+    right = np.stack([np.cos(twist), np.zeros_like(twist), -np.sin(twist)], axis=1)
 
     def place(name: str, parent: str, offset: np.ndarray) -> None:
         joints[:, index[name]] = joints[:, index[parent]] + body.height * offset
@@ -78,24 +74,11 @@ def joint_positions(body: Body, pose: Pose) -> np.ndarray:
         place(f"{side} knee", f"{side} hip", 0.24 * body.leg * thigh)
         place(f"{side} ankle", f"{side} knee", 0.23 * body.leg * shank)
         place(f"{side} foot", f"{side} ankle", np.array([0.0, -0.03, -0.07]))
-    return _stand(joints, index, pose)
-
-
-def _stand(joints: np.ndarray, index: dict[str, int], pose: Pose) -> np.ndarray:
-    """Put the lowest ankle on the floor, or ``lift`` above it; move forward by ``travel``."""
     ankles = joints[:, [index["right ankle"], index["left ankle"]], 1]
-    shift = np.zeros((len(joints), 3))
+    shift = np.zeros((frames, 3))
     shift[:, 1] = pose["lift"] - ankles.min(axis=1)
     shift[:, 2] = -pose["travel"]
     return joints + shift[:, None]
-
-
-def _trunk_axes(pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """Return the trunk's upward and rightward unit vectors, each (T, 3)."""
-    lean, sway, twist = pose["lean"], pose["sway"], pose["twist"]
-    up = np.stack([np.sin(sway), np.cos(sway) * np.cos(lean), -np.cos(sway) * np.sin(lean)], axis=1)
-    right = np.stack([np.cos(twist), np.zeros_like(twist), -np.sin(twist)], axis=1)
-    return up, right
 
 
 def _segment(
@@ -228,21 +211,15 @@ def _throw(phase: np.ndarray, reach: float) -> Pose:
 
 
 def _both_legs(thigh: np.ndarray, shank: np.ndarray) -> Pose:
-    channels: Pose = {}
-    for side in ("right", "left"):
-        channels |= {f"{side}_thigh_flex": thigh, f"{side}_shank_flex": shank}
-    return channels
+    return {
+        f"{side}_{part}_flex": angle
+        for side in ("right", "left")
+        for part, angle in (("thigh", thigh), ("shank", shank))
+    }
 
 
-@dataclass(frozen=True)
-class Action:
-    """One periodic action.
-
-    Attributes:
-        name: a verb.
-        rate: cycles a second at ordinary tempo.
-        move: phase (T,) and reach to channels (T,).
-    """
+class Action(NamedTuple):
+    """A verb, its cycles a second, and how phase (T,) and reach give channels (T,)."""
 
     name: str
     rate: float
@@ -268,11 +245,8 @@ def act(action: Action, phase: np.ndarray, reach: float, engaged: np.ndarray) ->
     to the action, 1.
     """
     moved = action.move(phase % 1.0, reach)
-    pose = {}
-    for channel, rest in REST.items():
-        target = moved.get(channel, np.full_like(phase, rest))
-        pose[channel] = rest + engaged * (target - rest)
-    return pose
+    still = np.zeros_like(phase)
+    return {name: rest + engaged * (moved.get(name, still + rest) - rest) for name, rest in REST.items()}
 
 
 def mirrored(pose: Pose) -> Pose:
