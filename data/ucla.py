@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import DataError, printable
-from data.npz import open_array
 from data.skeletons import UCLA
 from torchlight.files import atomic_write
 from torchlight.untrusted import read_bounded
@@ -41,12 +40,8 @@ CLASS_NAMES = (
 )
 VIEWS = {"train": (1, 2), "test": (3,)}
 
-# The longest sequence has 201 frames, 250 kB. A file beyond this limit is not one of them, and
-# decoding it could exhaust the memory.
-MAX_BYTES = 16 * 2**20
-
+MAX_BYTES = 16 * 2**20  # of a file; the longest sequence has 201 frames, 250 kB
 _LARGEST = 1e30  # metres; beyond, differences and turns leave 32-bit numbers
-
 _NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 _CACHE_FORMAT = 1
 
@@ -106,19 +101,18 @@ def read_sequence(path: Path) -> np.ndarray:
         expected = parse_name(path.stem).label + 1
     except DataError as error:
         raise DataError(f"{path.parent}: {error}") from error
-    document = _read_json(path)
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: holds {_describe(document)}, expected an object")
-    for key in ("skeletons", "label"):
-        if key not in document:
-            raise DataError(f'{path}: no key "{key}"; expected "skeletons" and "label"')
-    label = document["label"]
-    if isinstance(label, bool) or label != expected:
-        raise DataError(
-            f"{path}: label {_describe(label)} disagrees with the file's name, "
-            f"whose action has label {expected}"
-        )
-    return _joints(path, document["skeletons"])
+    try:
+        document = json.loads(read_bounded(path, MAX_BYTES))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not a skeleton file: nested too deeply") from error
+    except ValueError as error:  # bad JSON, bad UTF-8, a number of thousands of digits
+        raise DataError(f"{path}: not valid JSON ({printable(error)})") from error
+    fault = _fault(document, expected)
+    if fault:
+        raise DataError(f"{path}: {fault}")
+    return np.array(document["skeletons"], dtype=np.float64)
 
 
 def load(
@@ -136,40 +130,40 @@ def load(
         DataError: the folder is missing or empty, or a file in it is malformed.
     """
     folder = Path(root)
-    sources = _list_sources(folder)
-    signature = _signature(sources)
-    cache = _cache_path(folder, cache_dir)
-    cached = _read_cache(cache, signature) if cache else None
-    if cached is not None:
-        return cached
-    sequences = _read_folder(sources)
-    if cache:
-        _write_cache(cache, sequences, signature)
-    return sequences
-
-
-def _read_json(path: Path) -> object:
+    sources, signature = _list_sources(folder)
+    found = None
     try:
-        text = read_bounded(path, MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise DataError(f"{path}: not a skeleton file: nested too deeply") from error
-    except ValueError as error:  # bad JSON, bad UTF-8, a number of thousands of digits
-        raise DataError(f"{path}: not valid JSON ({printable(error)})") from error
+        cache = _cache_path(folder, cache_dir)
+        found = _read_cache(cache, signature)
+        if found is None:
+            found = _read_folder(sources)
+            _write_cache(cache, found, signature)
+    except RuntimeError as error:
+        warnings.warn(f"NW-UCLA is parsed anew at every start: {error}", stacklevel=2)
+    return _read_folder(sources) if found is None else found
 
 
-def _joints(path: Path, frames: object) -> np.ndarray:
-    """Turn decoded ``[frame][joint][x, y, z]`` into an array, or name the first fault."""
+def _fault(document: object, label: int) -> str:
+    """What is wrong with a decoded file whose label should be this; "" if nothing is."""
+    if not isinstance(document, dict):
+        return f"holds {_describe(document)}, expected an object"
+    for key in ("skeletons", "label"):
+        if key not in document:
+            return f'no key "{key}"; expected "skeletons" and "label"'
+    frames, found = document["skeletons"], document["label"]
+    if isinstance(found, bool) or found != label:
+        return (
+            f"label {_describe(found)} disagrees with the file's name, "
+            f"whose action has label {label}"
+        )
     if not isinstance(frames, list):
-        raise DataError(f'{path}: "skeletons" is {_describe(frames)}, expected a list of frames')
+        return f'"skeletons" is {_describe(frames)}, expected a list of frames'
     if not frames:
-        raise DataError(f"{path}: no frames")
-    if not _looks_right(frames):  # a check in bulk, as checking number by number takes seconds
-        _check_frames(path, frames)
-    return np.array(frames, dtype=np.float64)
+        return "no frames"
+    if _looks_right(frames):  # a check in bulk, as number by number takes seconds
+        return ""
+    faults = (_frame_fault(number, frame) for number, frame in enumerate(frames))
+    return next((fault for fault in faults if fault), "")
 
 
 def _looks_right(frames: list) -> bool:
@@ -182,29 +176,20 @@ def _looks_right(frames: list) -> bool:
     return fits and bool((np.abs(joints.astype(np.float64)) <= _LARGEST).all())
 
 
-def _check_frames(path: Path, frames: list) -> None:
-    """Raise a DataError that says which frame is wrong, and how."""
-    for number, frame in enumerate(frames):
-        count = len(frame) if isinstance(frame, list) else None
-        if count != UCLA.num_point:
-            found = "no list of joints" if count is None else f"{count} joints"
-            raise DataError(f"{path}: frame {number} has {found}, expected {UCLA.num_point}")
-        for joint, position in enumerate(frame):
-            if not isinstance(position, list) or len(position) != 3:
-                found = _describe(position)
-                raise DataError(f"{path}: frame {number}, joint {joint} is {found}, not [x, y, z]")
-            wrong = [value for value in position if not _is_finite_number(value)]
-            if wrong:
-                found = _describe(wrong[0])
-                raise DataError(
-                    f"{path}: frame {number}, joint {joint} has {found} where a number should be"
-                )
-
-
-def _is_finite_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return -_LARGEST <= value <= _LARGEST  # False for NaN too
+def _frame_fault(number: int, frame: object) -> str:
+    """What is wrong with one frame, "" if nothing is."""
+    if not isinstance(frame, list) or len(frame) != UCLA.num_point:
+        found = f"{len(frame)} joints" if isinstance(frame, list) else "no list of joints"
+        return f"frame {number} has {found}, expected {UCLA.num_point}"
+    for joint, position in enumerate(frame):
+        place = f"frame {number}, joint {joint}"
+        if not isinstance(position, list) or len(position) != 3:
+            return f"{place} is {_describe(position)}, not [x, y, z]"
+        for value in position:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not -_LARGEST <= value <= _LARGEST:  # False for NaN too
+                return f"{place} has {_describe(value)} where a number should be"
+    return ""
 
 
 def _describe(value: object) -> str:
@@ -217,115 +202,81 @@ def _describe(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _list_sources(folder: Path) -> list[os.DirEntry]:
-    """Return the folder's JSON files sorted by name; hidden files are not looked at."""
+def _list_sources(folder: Path) -> tuple[list[Path], str]:
+    """The folder's JSON files in name order, and a hash that tells its states apart.
+
+    Hidden files are not looked at, and none is opened.
+    """
+    digest = hashlib.sha256(f"format {_CACHE_FORMAT}".encode())
     try:
-        with os.scandir(folder) as entries:
-            sources = [e for e in entries if e.name.endswith(".json") and e.name[0] != "."]
+        sources = sorted(p for p in folder.iterdir() if p.suffix == ".json" and p.name[0] != ".")
+        for source in sources:
+            status = source.stat()
+            stamp = f"\n{source.name}\t{status.st_size}\t{status.st_mtime_ns}"
+            digest.update(os.fsencode(stamp))
     except OSError as error:
+        if error.filename != os.fspath(folder):  # a broken link, say
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
         raise DataError(
             f"{folder}: cannot be listed ({error.strerror}); put or link the NW-UCLA JSON files "
             f"at {DEFAULT_ROOT}, or name their folder by root"
         ) from error
     if not sources:
         raise DataError(f"{folder}: no .json files; NW-UCLA has 1,484 of them in all_sqe")
-    return sorted(sources, key=lambda entry: entry.name)
+    return sources, digest.hexdigest()
 
 
-def _read_folder(sources: list[os.DirEntry]) -> Sequences:
+def _read_folder(sources: list[Path]) -> Sequences:
     """Read all files; where some are malformed, raise for the first and count the rest."""
-    names, sequences, faults = [], [], []
+    sequences, faults = [], []
     for source in sources:
-        path = Path(source.path)
         try:
-            sequences.append(read_sequence(path))
-            names.append(path.stem)
+            sequences.append(read_sequence(source))
         except DataError as error:
             faults.append(str(error))
     if faults:
         more = f" (malformed files in all: {len(faults)})" if len(faults) > 1 else ""
         raise DataError(faults[0] + more)
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    return Sequences(names, lengths, np.concatenate(sequences))
+    return Sequences([source.stem for source in sources], lengths, np.concatenate(sequences))
 
 
-def _signature(sources: list[os.DirEntry]) -> str:
-    """Hash what tells one state of the folder from another without opening its files."""
-    digest = hashlib.sha256(f"format {_CACHE_FORMAT}".encode())
-    for source in sources:
-        try:
-            status = source.stat()
-        except OSError as error:  # a broken link, say
-            raise DataError(f"{source.path}: cannot be read ({error.strerror})") from error
-        stamp = f"\n{source.name}\t{status.st_size}\t{status.st_mtime_ns}"
-        digest.update(os.fsencode(stamp))
-    return digest.hexdigest()
-
-
-def _cache_path(folder: Path, cache_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Return where the folder's cache lies; None, with a warning, where there is no home."""
-    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    try:
-        directory = Path(cache_dir) if cache_dir is not None else _user_cache()
-    except RuntimeError as error:
-        _warn_uncached(str(error))
-        return None
-    return directory / f"ucla-{key}.npz"
-
-
-def _user_cache() -> Path:
-    """The XDG base directory rule, which has relative paths ignored.
+def _cache_path(folder: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Where the folder's cache lies, by the XDG base directory rule (relative paths are ignored).
 
     Raises:
         RuntimeError: the home folder is unknown.
     """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    base = configured if configured.is_absolute() else Path.home() / ".cache"
-    return base / "neural-koopman-pooling"
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    if cache_dir is None:
+        configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        base = configured if configured.is_absolute() else Path.home() / ".cache"
+        cache_dir = base / "neural-koopman-pooling"
+    return Path(cache_dir) / f"ucla-{key}.npz"
 
 
 def _read_cache(cache: Path, signature: str) -> Sequences | None:
-    """Return the cached sequences, or None if there are none, or old or damaged ones."""
+    """The cached sequences; None if there are none, or old or damaged ones."""
     try:
-        if str(open_array(cache, "signature")) != signature:
-            return None
-        names, lengths, joints = (
-            np.array(open_array(cache, key)) for key in ("names", "lengths", "joints")
-        )
-    except DataError:
+        with np.load(cache, allow_pickle=False) as arrays:  # the zip has checksums
+            if str(arrays["signature"]) != signature:
+                return None
+            return Sequences(arrays["names"].tolist(), arrays["lengths"], arrays["joints"])
+    except Exception:  # zipfile, zlib and numpy raise a dozen kinds on damaged files
         return None
-    sequences = Sequences([str(name) for name in names.ravel()], lengths, joints)
-    return sequences if _is_sound(sequences) else None
 
 
-def _is_sound(found: Sequences) -> bool:
-    """Whether a cache holds what ``_read_folder`` could have given."""
-    joints, lengths = found.joints, found.lengths
-    return bool(
-        all(_NAME.fullmatch(name) for name in found.names)
-        and lengths.dtype == np.int64
-        and lengths.shape == (len(found.names),)
-        and (lengths > 0).all()
-        and joints.dtype == np.float64
-        and joints.shape == (lengths.sum(), UCLA.num_point, 3)
-        and (np.abs(joints) <= _LARGEST).all()
-    )
+def _write_cache(cache: Path, found: Sequences, signature: str) -> None:
+    """Write the cache.
 
-
-def _write_cache(cache: Path, sequences: Sequences, signature: str) -> None:
+    Raises:
+        RuntimeError: it cannot be written.
+    """
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(cache) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                signature=np.array(signature),
-                names=np.array(sequences.names),
-                lengths=sequences.lengths,
-                joints=sequences.joints,
-            )
+            np.savez(file, signature=np.array(signature), **vars(found))
     except OSError as error:
-        _warn_uncached(f"no cache can be written in {cache.parent} ({error.strerror})")
-
-
-def _warn_uncached(reason: str) -> None:
-    warnings.warn(f"NW-UCLA is parsed anew at every start: {reason}", stacklevel=4)
+        raise RuntimeError(
+            f"no cache can be written in {cache.parent} ({error.strerror})"
+        ) from error
