@@ -8,6 +8,7 @@ The 1,484 files are read and checked once; the result is kept in the user's cach
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -43,7 +44,9 @@ VIEWS = {"train": (1, 2), "test": (3,)}
 MAX_BYTES = 16 * 2**20  # of a file; the longest sequence has 201 frames, 250 kB
 _LARGEST = 1e30  # metres; beyond, differences and turns leave 32-bit numbers
 _NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
+_CHECKSUM_BYTES = 32
+_LARGEST_CACHE = 2**32
 
 
 @dataclass(frozen=True)
@@ -252,18 +255,20 @@ def _cache_path(folder: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
         configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
         base = configured if configured.is_absolute() else Path.home() / ".cache"
         cache_dir = base / "neural-koopman-pooling"
-    return Path(cache_dir) / f"ucla-{key}.npz"
+    return Path(cache_dir) / f"ucla-{key}.cache"
 
 
 def _read_cache(cache: Path, signature: str) -> Sequences | None:
     """The cached sequences; None if there are none, or old or damaged ones."""
     try:
-        with np.load(cache, allow_pickle=False) as arrays:  # the zip has checksums
-            if str(arrays["signature"]) != signature:
-                return None
-            return Sequences(arrays["names"].tolist(), arrays["lengths"], arrays["joints"])
-    except Exception:  # zipfile, zlib and numpy raise a dozen kinds on damaged files
+        content = read_bounded(cache, _LARGEST_CACHE)
+    except OSError:
         return None
+    checksum, content = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+    if checksum != _checksum(signature, content):
+        return None
+    with np.load(io.BytesIO(content)) as arrays:
+        return Sequences(arrays["names"].tolist(), arrays["lengths"], arrays["joints"])
 
 
 def _write_cache(cache: Path, found: Sequences, signature: str) -> None:
@@ -272,11 +277,18 @@ def _write_cache(cache: Path, found: Sequences, signature: str) -> None:
     Raises:
         RuntimeError: it cannot be written.
     """
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **vars(found))
+    content = buffer.getvalue()
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(cache) as temporary, open(temporary, "wb") as file:
-            np.savez(file, signature=np.array(signature), **vars(found))
+        with atomic_write(cache) as temporary:
+            temporary.write_bytes(_checksum(signature, content) + content)
     except OSError as error:
         raise RuntimeError(
             f"no cache can be written in {cache.parent} ({error.strerror})"
         ) from error
+
+
+def _checksum(signature: str, content: bytes) -> bytes:
+    return hashlib.sha256(signature.encode() + content).digest()

@@ -534,7 +534,7 @@ KINDS: dict[str, tuple[Mutation, ...]] = {
     "store": (*BYTES, *(edit_store,) * 20),
     "published npz": (*BYTES, *_ZIP),
     "sequence": (*TEXT * 2, *BYTES, *(edit_json,) * 10),
-    "sequence cache": (*BYTES, *_ZIP),
+    "sequence cache": BYTES,
     "score npz": (*BYTES, *_ZIP),
     "score pickle": (*BYTES, *(edit_scores,) * 13),
     "weights": (*BYTES, *(edit_weights,) * 13, *(edit_torch_zip,) * 10),

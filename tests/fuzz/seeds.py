@@ -115,7 +115,7 @@ def _sequences(folder: Path) -> dict[str, list[Seed]]:
     paths = sorted(root.glob("*.json"))
     if SHARED.is_dir():
         paths += sorted((SHARED / "data" / "NW-UCLA" / "all_sqe").glob("*.json"))[:REAL]
-    return {"sequence": _read(paths), "sequence cache": _read(sorted(cache.glob("*.npz")))}
+    return {"sequence": _read(paths), "sequence cache": _read(sorted(cache.glob("*.cache")))}
 
 
 def _scores(folder: Path) -> dict[str, list[Seed]]:
