@@ -16,7 +16,6 @@ from model.errors import ModelError
 from model.published import ALIASES
 from torchlight import cli, distributed
 from torchlight.card import Card, card_of_run, with_card
-from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.components import bind_components
 from torchlight.config import Config, bind
 from torchlight.contract import with_data
@@ -24,6 +23,7 @@ from torchlight.errors import UserError, told
 from torchlight.flags import parse
 from torchlight.holdout import open_splits
 from torchlight.loading import Dataset
+from torchlight.loggers import Curves, make_loggers
 from torchlight.numerics import prepare_torch
 from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
 from torchlight.trainer import Trainer
@@ -43,7 +43,9 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     allowed = (*OWN_PACKAGES, *config.allow_import)
     config, components = bind_components(config, allowed)
     plug("torchlight.checks.check_optimizer")(config, components)
+    loggers = make_loggers(config, allowed)
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
+    world = plug("torchlight.resilience.watched")(world)
     stage.over()
     prepare_torch(config)
     sets = world.main_first(lambda: _datasets(config, feeder))
@@ -57,26 +59,23 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     world.main_first(lambda: check(config, model, sets, matched=matched, mistakes=MISTAKES))
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
 
-    def start() -> None:
-        if config.weights is not None:
-            loaded = load_weights(config.weights)
-            apply_weights(model, loaded, config.weights, config.ignore_weights)
-
     frozen = [name for name, entry in model.named_parameters() if not entry.requires_grad]
-    shown = sets.get("train", sets["test"])
     trainer = Trainer(
         config,
         world,
         model,
-        sets["test"],
+        sets,
         config_file=config_file,
-        train_set=sets.get("train"),
-        val_set=sets.get("val"),
         evaluator=scored_by,
         components=components,
-        start=start,
-        card=card_of_run(config, config_file, model_class, feeder, shown, card, frozen),
+        card=card_of_run(
+            config, config_file, model_class, feeder, sets.get("train", sets["test"]), card, frozen
+        ),
+        command=["main_multigpu.py", *(sys.argv[1:] if argv is None else argv)],
     )
+    trainer.callbacks.append(Curves(loggers))
+    for wing in ("reports", "resilience"):
+        trainer = plug(f"torchlight.{wing}.attach")(trainer)
     trainer.fit() if config.phase == "train" else trainer.test()
     return 0
 

@@ -31,7 +31,7 @@ from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
 from torchlight.flags import parse
 from torchlight.log import start_logging
-from torchlight.numerics import precision_notes, precision_of, prepare_torch
+from torchlight.numerics import precision_notes, prepare_torch
 from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
 from torchlight.reports import check_settings, write_methods
 
@@ -54,6 +54,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     if config.classes:
         raise UserError(f"{config.named('classes')}: one-shot tests recognise novel_classes")
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
+    world = plug("torchlight.resilience.watched")(world)
     stage.over()
     prepare_torch(config)
     of_data = with_each_built("test_feeder_args", config.test_feeder_args, HOMES, allowed)
@@ -71,17 +72,11 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     model = model_class.build(given)
     apply_weights(model, entries, weights, config.ignore_weights)
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
-    scorer = SplitScorer(
-        queries,
-        batch_size=config.test_batch_size,
-        workers=config.num_worker,
-        world=world,
-        evaluator=Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"]),
-        precision=lambda: precision_of(config, world.device),
-    )
+    evaluator = Evaluator(queries.exemplars, MATCHES, config.evaluator_args["rcond"])
+    scorer = SplitScorer(queries, config, world, evaluator)
     folder, settings = Path(config.work_dir), _settings(config, start)
     record = folder / f"{stem}_settings.json"
-    text = world.main_decides(lambda: check_settings(record, settings))
+    text = world.on_main(lambda: check_settings(record, settings))
     folder.mkdir(parents=True, exist_ok=True)
     log = start_logging(world.is_main, folder / "log.txt")
     notes = (f"note: {note}" for note in config.notes)

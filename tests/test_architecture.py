@@ -24,7 +24,10 @@ ALLOWED = {
 }
 WITHOUT_TORCH = ("__init__.py", "errors.py", "files.py", "untrusted.py")
 """What data uses of the engine, and what that imports."""
-WINGS = ("data.preparation", "data.demo", "torchlight.fusion", "torchlight.checks")
+WINGS = (
+    *("data.preparation", "data.demo"),
+    *("torchlight.checks", "torchlight.fusion", "torchlight.reports", "torchlight.resilience"),
+)
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")
 """What plugs a wing in: the command lines, and the demo's feeder, which nothing else imports."""
 CONFIGS = sorted(p for p in (ROOT / "config").rglob("*.yaml") if p.parent.name != "_base_")

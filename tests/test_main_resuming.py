@@ -32,9 +32,9 @@ def leaving_at(number):
     """A run in this process is asked to stop while it takes its step ``number`` (from 1)."""
     take = Trainer._step
 
-    def step(self, batches, index):
-        take(self, batches, index)
-        if self.position.global_step == number - 1:
+    def step(self, batches):
+        take(self, batches)
+        if self.state.global_step == number - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with mock.patch.object(Trainer, "_step", step):
@@ -170,7 +170,7 @@ def test_a_run_that_was_stopped_between_epochs_can_end_there(config_file, tmp_pa
     assert not (work / "runs-2-12.pt").exists()
     for slot in work.glob("resume.*.state"):  # the newest is of step 13, the other of epoch 2
         content = torch.load(memory(slot), weights_only=True)
-        if content["position"]["step"]:
+        if content["counters"]["step"]:
             slot.unlink()
     capsys.readouterr()
     assert train(path, work, "--num-epoch", "2") == 0

@@ -99,6 +99,24 @@ def test_without_the_demo(without):
     assert missed.stderr.count("\n") == 1
 
 
+def test_without_resilience_and_reports(without):
+    """Training, testing and plain saving of weights do without either wing."""
+    tree, run = without("torchlight/resilience", "torchlight/reports")
+    trained = run("main_multigpu.py", *SHORT)
+    assert trained.returncode == 0, trained.stderr
+    found = {path.name for path in (tree / "w").iterdir()}
+    assert {"best.pt", "best.json", "koopman.yaml", "log.txt", "runs"} <= found
+    assert not {"best_test_confusion.png", "resume.0.state"} & found
+    tested = run("main_multigpu.py", "--config", "w/koopman.yaml", "--work-dir", "t",
+                 "--phase", "test", "--save-score", "True", "--weights", "w/best.pt")  # fmt: skip
+    assert tested.returncode == 0, tested.stderr
+    assert "top-1" in tested.stdout
+    assert (tree / "t" / "epoch1_test_score.npz").exists()
+    again = run("main_multigpu.py", *SHORT)
+    assert again.returncode == 2
+    assert "holds weights (best.pt)" in again.stderr
+
+
 def test_a_missing_preparation_is_named(without):
     """Only its own feature is gone."""
     tree, run = without("data/preparation")

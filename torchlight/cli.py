@@ -16,7 +16,6 @@ from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .files import print_any_text, reason
 from .loading import end_workers
-from .signals import can_be_handled
 
 FIRST_WORD_S = 30.0
 """How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
@@ -152,7 +151,7 @@ def _leaving_on_request() -> Iterator[None]:
     """Before (and without) training there is nothing to save: SIGTERM leaves, SIGUSR1 is passed
     over. ``Signals`` takes over while a run trains. Off the main thread nothing is handled.
     """
-    if not can_be_handled():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 

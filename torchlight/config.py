@@ -178,6 +178,9 @@ class Config(BaseModel):
 
     save_score: bool = Field(False, description="write the scores of all test samples")
     show_topk: list[PositiveInt] = Field([1, 5], description="k of the top-k accuracies shown")
+    loggers: list[str | dict[str, Any]] = Field(
+        ["TensorBoard"], description="of the curves: TensorBoard, CSV, WandB or dotted names"
+    )
     print_log: bool = Field(True, description="also write log.txt")
     log_interval: PositiveInt = Field(100, description="steps between TensorBoard points")
     eval_interval: PositiveInt = Field(5, description="epochs between evaluations")
@@ -271,7 +274,7 @@ class Config(BaseModel):
 _NOT_RECIPE = {
     *("work_dir", "phase", "overwrite", "allow_import", "ignore_card", "num_epoch"),
     *("num_worker", "device", "compile", "deterministic", "timeout_minutes", "rank_timeout_s"),
-    *("save_score", "show_topk", "print_log", "log_interval", "eval_interval"),
+    *("save_score", "show_topk", "loggers", "print_log", "log_interval", "eval_interval"),
     *("save_interval", "save_epoch", "save_minutes", "on_nonfinite"),
     *("test_batch_size", "test_feeder_args", "evaluator", "evaluator_args"),
 }

@@ -13,9 +13,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,33 +25,52 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 
 from .errors import PeersMissing, RunFailed, UserError
-from .watch import Watch, is_broken_connection
 
 T = TypeVar("T")
 
 _POLL_S = 0.02
-_WATCH_SPEAKS_FIRST_S = 60
-"""Added to the collectives' own time limit, so that the watch ends a run before it, in words."""
+_GUARD_SPEAKS_FIRST_S = 60
+"""Added to the collectives' own time limit, so that a guard ends a run before it, in words."""
+
+
+class Guard(Protocol):
+    """What knows whether the other ranks are still there, and ends this one where they are not."""
+
+    def collective(self) -> contextlib.AbstractContextManager[None]:
+        """Wraps what waits for the other ranks."""
+
+    def stop(self, last_words: str | None) -> None:
+        """This rank leaves: in good order, or having failed with these words."""
 
 
 @dataclass(frozen=True)
 class World:
     """This process among its peers.
 
-    ``control`` is the gloo group for objects and flags, None for a single process; ``watch``
-    ends this process when another one is lost.
+    Attributes:
+        control: the gloo group for objects and flags; None for a single process.
+        attempt: a word that no other attempt on the launcher's store has.
+        timeout_s: longest that a collective may take. silence_s: that a rank may be silent.
+        guard: set by ``guarded``.
     """
 
     rank: int
     size: int
-    local_rank: int
     device: torch.device
     control: dist.ProcessGroup | None = None
-    watch: Watch | None = None
+    attempt: str = ""
+    timeout_s: float = 1800
+    silence_s: float = 60
+    guard: Guard | None = None
 
-    def meeting(self) -> contextlib.AbstractContextManager[None]:
+    def guarded(self, guard: Guard) -> "World":
+        """This world with a guard, which ``stop`` stops."""
+        _guards.append(guard)
+        return replace(self, guard=guard)
+
+    def collective(self) -> contextlib.AbstractContextManager[None]:
         """Wrap what waits for the other ranks, so that it is known who is waited for."""
-        return contextlib.nullcontext() if self.watch is None else self.watch.meeting()
+        return self.guard.collective() if self.guard else contextlib.nullcontext()
 
     @property
     def is_main(self) -> bool:
@@ -63,7 +82,7 @@ class World:
         if self.control is None:
             return [value]
         box: list[Any] | None = [None] * self.size if self.is_main else None
-        with self.meeting():
+        with self.collective():
             dist.gather_object(value, box, dst=0, group=self.control)
         return box or []
 
@@ -72,7 +91,7 @@ class World:
         if self.control is None:
             return value
         box = [value]
-        with self.meeting():
+        with self.collective():
             dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
@@ -85,25 +104,18 @@ class World:
         if self.control is None:
             return value
         tensor = torch.tensor(value)
-        with self.meeting():
+        with self.collective():
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self.control)
         return int(tensor)
-
-    def mean_(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Average ``tensor`` over the ranks in place (device collective)."""
-        if self.size > 1:
-            self.sum_(tensor)
-            tensor /= self.size
-        return tensor
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add ``tensor`` up over the ranks in place (device collective)."""
         if self.size > 1:
-            with self.meeting():
+            with self.collective():
                 dist.all_reduce(tensor)
         return tensor
 
-    def main_decides(self, action: Callable[[], T]) -> T:
+    def on_main(self, action: Callable[[], T]) -> T:
         """Run ``action`` on rank 0; every rank gets its result, or its error.
 
         Raises:
@@ -129,25 +141,27 @@ class World:
 
         An error of rank 0 is raised by it alone; the others stop with a SharedError.
         """
-        if self.control is None:
-            return action()
-        error: BaseException | None = None
+        failed: Exception | None = None
         result: Any = None
         if self.is_main:
             try:
                 result = action()
-            except Exception as problem:
-                error = problem
-        failed = self.broadcast(None if error is None else str(error))
-        if error is not None:
-            raise error
+            except Exception as error:
+                failed = error
+        told = self.broadcast(failed and str(failed))
         if failed is not None:
-            raise SharedError(failed)
+            raise failed
+        if told is not None:
+            raise SharedError(told)
         return result if self.is_main else action()
 
 
 class SharedError(UserError):
     """An error that every rank has heard of: rank 0 prints it, the others stay quiet."""
+
+
+_guards: list[Guard] = []
+"""This process's, as the process group is this process's."""
 
 
 _LAUNCHERS = (
@@ -275,7 +289,6 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
             variables contradict each other.
         PeersMissing: the other processes did not come.
     """
-    global _watch
     launch = _launch(os.environ)
     rank, size, local_rank, by_srun = launch
     _check_launch(os.environ, launch)
@@ -283,28 +296,26 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
     own = _device(device, 0 if sees_its_own else local_rank)
     _share_cores(own)
     if size == 1:
-        return World(0, 1, 0, own)
+        return World(0, 1, own)
     for name, value in _address(os.environ, launch).items():
         os.environ.setdefault(name, value)
     backend = "nccl" if own.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=timeout_s + _WATCH_SPEAKS_FIRST_S)
+    timeout = timedelta(seconds=timeout_s + _GUARD_SPEAKS_FIRST_S)
     unproven = by_srun and not _in_srun(os.environ)
     patience_s = min(timeout_s, _UNPROVEN_PATIENCE_S) if unproven else timeout_s
     try:
         store = _store(rank, size, timeout)
         store.set_timeout(timeout)
         attempt = _agree(store, rank, size, patience_s)
-        _watch = _start_watch(attempt, store, rank, size, timeout_s, silence_s)
-        with _watch.meeting():
-            dist.init_process_group(
-                backend,
-                store=dist.PrefixStore(attempt, store),
-                rank=rank,
-                world_size=size,
-                timeout=timeout,
-                device_id=own if own.type == "cuda" else None,
-            )
-            control = dist.new_group(backend="gloo", timeout=timeout)
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(attempt, store),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+            device_id=own if own.type == "cuda" else None,
+        )
+        control = dist.new_group(backend="gloo", timeout=timeout)
     except RuntimeError as error:
         if not is_broken_connection(error):
             raise
@@ -312,7 +323,12 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
             f"rank {rank}: the {size} processes did not all meet at {_where()} "
             f"({str(error).splitlines()[0]}); {_START_ALL}"
         ) from error
-    return World(rank, size, local_rank, own, control, _watch)
+    return World(rank, size, own, control, attempt, timeout_s, silence_s)
+
+
+def is_broken_connection(error: RuntimeError) -> bool:
+    """Whether ``error`` is another process's going, as gloo and nccl tell it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
@@ -366,29 +382,6 @@ def _agree(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
     return own
 
 
-_watch: Watch | None = None
-"""This process's watch, as the process group is this process's."""
-
-
-def _start_watch(
-    attempt: str, store: dist.Store, rank: int, size: int, timeout_s: float, silence_s: float
-) -> Watch:
-    """Every rank's watch, on a connection of its own to the launcher's store."""
-    own = dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        timeout=timedelta(seconds=silence_s),
-    )
-    watch = Watch(own, attempt, rank, size, silence_s, timeout_s)
-    # Every rank has beaten once before any rank listens.
-    if store.add(f"{attempt}/watches", 1) == size:
-        store.set(f"{attempt}/all watch", "")
-    store.wait([f"{attempt}/all watch"])
-    watch.start()
-    return watch
-
-
 def stop(last_words: str | None = None) -> None:
     """Leave the process group, if there is one; with ``last_words``, as one that has failed.
 
@@ -396,10 +389,8 @@ def stop(last_words: str | None = None) -> None:
     lock; should the interpreter end meanwhile, it aborts the process. A group waits for its threads
     when nothing refers to it any more; what did (a parallel model) may be in a reference cycle.
     """
-    global _watch
-    if _watch is not None:
-        _watch.stop(last_words)
-        _watch = None
+    while _guards:
+        _guards.pop().stop(last_words)
     if dist.is_initialized():
         dist.destroy_process_group()
         gc.collect()

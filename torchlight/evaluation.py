@@ -1,6 +1,6 @@
 """A whole split scored exactly once, whatever the number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .config import Config
 from .distributed import World
 from .errors import RunFailed
 from .loading import Dataset, EvalBatches, Loader
+from .metrics import topk_accuracy
+from .numerics import precision_of
 
 
 class Evaluator(Protocol):
@@ -56,29 +59,31 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of samples whose largest score is at the label (ties: the lower class)."""
-        return float((self.scores.argmax(axis=1) == self.labels).mean())
+        """Fraction of samples whose largest score is at the label (ties: the lower class)."""
+        return self.topk((1,))[1]
+
+    def topk(self, ks: Iterable[int]) -> dict[int, float]:
+        """Fraction of samples whose label is among the k largest scores, for each k."""
+        return topk_accuracy(self.scores, self.labels, ks)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """Loss, accuracy and top-5 accuracy."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "top5": self.topk((5,))[5]}
 
 
 class SplitScorer:
     """Scores one split again and again with a model that changes."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        batch_size: int,
-        workers: int,
-        world: World,
-        evaluator: Evaluator,
-        precision: Callable[[], Any],
+        self, dataset: Dataset, config: Config, world: World, evaluator: Evaluator | None = None
     ) -> None:
-        batches = EvalBatches(len(dataset), batch_size, world.rank, world.size)
+        batches = EvalBatches(len(dataset), config.test_batch_size, world.rank, world.size)
         pin = world.device.type == "cuda"
-        self.dataset, self.world = dataset, world
-        self._loader = Loader(dataset, batches, workers=workers, pin_memory=pin)
+        self.dataset, self.config, self.world = dataset, config, world
+        self._loader = Loader(dataset, batches, workers=config.num_worker, pin_memory=pin)
         self._rounds = batches.rounds
-        self._evaluator, self._precision = evaluator, precision
+        self._evaluator = evaluator or Logits()
 
     def __call__(
         self, model: nn.Module, title: str, interrupted: Callable[[], None] = lambda: None
@@ -90,43 +95,31 @@ class SplitScorer:
                 that the ranks may confer in it; raises to break the evaluation off.
 
         Raises:
-                RunFailed: a score is not finite (on every rank).
+            RunFailed: a score is not finite (on every rank).
         """
         model.eval()
-        parts = []
-        with torch.inference_mode(), self._precision():
-            self._evaluator.prepare(model, self.world.device)
+        parts, device = [], self.world.device
+        with torch.inference_mode(), precision_of(self.config, device):
+            self._evaluator.prepare(model, device)
             batches = iter(self._loader)
-            for _ in tqdm(
-                range(self._rounds),
-                title,
-                disable=None if self.world.is_main else True,
-                leave=False,
-            ):
+            quiet = None if self.world.is_main else True
+            for _ in tqdm(range(self._rounds), title, disable=quiet, leave=False):
                 interrupted()
                 batch = next(batches, None)
                 if batch is None:  # another rank has one more
                     continue
                 inputs, labels, indices = batch
-                scores = self._evaluator(model, inputs.to(self.world.device, non_blocking=True))
+                scores = self._evaluator(model, inputs.to(device, non_blocking=True))
                 parts.append((indices.numpy(), labels.numpy(), scores.float().cpu().numpy()))
-        gathered = self.world.gather(parts)
-        result, failure = None, None
-        if self.world.is_main:
-            try:
-                result = self._assemble([part for own in gathered for part in own])
-            except RunFailed as error:
-                failure = str(error)
-        failure = self.world.broadcast(failure)
-        if failure is not None:
-            raise RunFailed(failure)
-        return result
+        gathered = [part for own in self.world.gather(parts) for part in own]
+        result: list[Evaluation] = []  # to stay on rank 0
+        self.world.on_main(lambda: result.append(self._assemble(gathered)))
+        return result[0] if result else None
 
     def _assemble(self, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Evaluation:
         indices, labels, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(indices)
-        if not np.array_equal(indices[order], np.arange(len(self.dataset))):
-            raise AssertionError("an evaluation must see every sample exactly once")
+        assert np.array_equal(indices[order], np.arange(len(self.dataset)))
         if not np.isfinite(scores).all():
             bad = indices[~np.isfinite(scores).all(axis=1)]
             name = self.dataset.sample_names[int(bad[0])]

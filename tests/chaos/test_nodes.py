@@ -17,7 +17,7 @@ import torch
 from launch import ENVIRONMENT, ROOT
 from toy_run import ALLOW, assert_same_run, train, weights
 
-from torchlight.watch import AGAIN
+from torchlight.resilience.signals import AGAIN
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

@@ -34,7 +34,7 @@ from torchlight.errors import RunFailed, UserError
 from torchlight.flags import parse
 from torchlight.fusion.reading import read_scores
 from torchlight.layers import read_yaml
-from torchlight.workdir import WorkDir
+from torchlight.resilience.workdir import ResumableWorkDir
 
 REFUSALS = (UserError, DataError, ModelError, RunFailed)
 SHOWN = 8  # samples looked at
@@ -191,9 +191,9 @@ def state(path: Path, folder: Path) -> None:
     """As a run that is started again reads it, with no older generation to fall back on."""
     (folder / path.name).symlink_to(path)
     StateFile(folder).load()
-    work = WorkDir(folder)
+    work = ResumableWorkDir(folder)
     try:
-        work.open(seeds.toy_config(work_dir=str(folder)), "toy.yaml")
+        work.open(seeds.toy_config(work_dir=str(folder)), "toy.yaml", None, 1)
     finally:
         work.close()
 

@@ -12,18 +12,17 @@ import numpy as np
 import torch
 import toy
 import yaml
+from data.demo.__main__ import write_raw
 from torch import nn
 
 from data import ucla
 from data.demo import samples
-from data.demo.__main__ import write_raw
 from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from torchlight.checkpoint import StateFile, save_weights
 from torchlight.config import build
 from torchlight.layers import read_layers
-from torchlight.progress import Position
 from torchlight.scores import write_scores
 from torchlight.values import meaning
 
@@ -164,8 +163,17 @@ def run_state() -> dict[str, object]:
         "model": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": {},
-        "position": vars(Position()),
-        "tallies": [[0.0, 0.0, 0.0]],
+        "counters": {
+            "epoch": 0,
+            "step": 0,
+            "global_step": 0,
+            "best_accuracy": -1.0,
+            "best_epoch": 0,
+            "history": [],
+        },
+        "metrics": [0.0] * 5,
+        "data": None,
+        "weights": None,
         "world": 1,
         "recipe": toy_config().recipe(),
     }

@@ -18,8 +18,8 @@ from torchlight.checks import check_optimizer
 from torchlight.components import bind_components, make_loss, make_optimizer, used
 from torchlight.config import Config, build
 from torchlight.errors import UserError
+from torchlight.resilience.signals import Request, Signals
 from torchlight.schedule import learning_rates
-from torchlight.signals import Request, Signals
 
 LEAST = {"feeder": "toy.Feeder", "model": "toy.Model"}
 FULL = {
@@ -299,9 +299,9 @@ def test_a_step_that_is_skipped_is_not_averaged(trained):
     keys = {**FULL, "averaging": "swa", "averaging_args": {}, "on_nonfinite": "skip"}
     folder = trained("skipped", **keys, train_feeder_args={"bad": 3})
     state = torch.load(_state(folder), weights_only=True)
-    skipped = state["position"]["skipped"]
+    skipped = state["callbacks"]["NonFinite"]["skipped"]
     assert skipped >= 3
-    assert state["average"]["count"] == state["position"]["global_step"] - skipped
+    assert state["average"]["count"] == state["counters"]["global_step"] - skipped
     assert all(bool(w.isfinite().all()) for w in toy_run.weights(folder).values())
 
 

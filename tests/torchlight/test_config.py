@@ -374,7 +374,7 @@ def test_only_what_decides_the_weights_is_recipe():
 
 def test_every_key_has_a_reader(root):
     """A key that nothing but the configuration itself mentions would be dead."""
-    sources = [root / "main_multigpu.py", *(root / "torchlight").glob("*.py")]
+    sources = [root / "main_multigpu.py", *(root / "torchlight").rglob("*.py")]
     text = "\n".join(path.read_text() for path in sources)
     reads = ("config.{}", 'settings["{}"]')
     dead = [k for k in Config.model_fields if not any(r.format(k) in text for r in reads)]

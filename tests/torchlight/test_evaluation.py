@@ -1,14 +1,13 @@
 """A split scored: each sample once, or by the mean of the several times it is shown."""
 
-import contextlib
-
 import numpy as np
 import torch
 from torch import nn
 
+from torchlight.config import Config
 from torchlight.contract import prepared
 from torchlight.distributed import World
-from torchlight.evaluation import Logits, SplitScorer
+from torchlight.evaluation import SplitScorer
 
 
 class Shown:
@@ -28,14 +27,8 @@ class Shown:
 
 
 def _scores(dataset, batch_size):
-    scorer = SplitScorer(
-        prepared("test", dataset),
-        batch_size=batch_size,
-        workers=0,
-        world=World(0, 1, 0, torch.device("cpu")),
-        evaluator=Logits(),
-        precision=contextlib.nullcontext,
-    )
+    config = Config(feeder="a.B", model="a.C", test_batch_size=batch_size, num_worker=0)
+    scorer = SplitScorer(prepared("test", dataset), config, World(0, 1, torch.device("cpu")))
     return scorer(nn.Identity(), "test")
 
 

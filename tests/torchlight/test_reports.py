@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchlight.reports import class_accuracy, confusion, topk_accuracy, write_report
+from torchlight.metrics import class_accuracy, confusion, topk_accuracy
+from torchlight.reports.tables import write_report
 
 SCORES = np.array(
     [[3, 2, 1, 0], [3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1], [0, 5, 5, 0]], np.float32
@@ -41,11 +42,12 @@ def test_confusion_has_a_row_for_classes_never_seen() -> None:
 
 def test_files_say_what_was_counted(tmp_path: Path) -> None:
     names = [f"s{i}" for i in range(5)]
-    paths = write_report(tmp_path / "new", "best", SCORES, LABELS, names, ["w", "x", "y", "z"])
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+    paths = write_report(tmp_path, "best", SCORES, LABELS, names, ["w", "x", "y", "z"])
+    assert sorted(paths) == sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == [
         "best_each_class_acc.csv", "best_confusion.csv", "best_confusion.png", "best_wrong.txt",
-    }  # fmt: skip
-    with paths["each_class_acc"].open(newline="") as file:
+    ]  # fmt: skip
+    with paths[0].open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[1:] == [
         ["0", "w", "1", "1", "1.000000"],
@@ -53,11 +55,11 @@ def test_files_say_what_was_counted(tmp_path: Path) -> None:
         ["2", "y", "3", "0", "0.000000"],
         ["3", "z", "0", "0", ""],
     ]
-    with paths["confusion"].open(newline="") as file:
+    with paths[1].open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0][1:] == ["w", "x", "y", "z"]
     assert rows[3] == ["y", "1", "1", "0", "1"]
-    assert paths["wrong"].read_text().splitlines()[1:] == [
+    assert paths[3].read_text().splitlines()[1:] == [
         "s1\ty\tw", "s2\ty\tz", "s3\tx\tw", "s4\ty\tx",
     ]  # fmt: skip
 
@@ -67,7 +69,7 @@ def test_figure_grows_with_the_classes(tmp_path: Path, classes: int) -> None:
     labels = np.arange(classes).repeat(2)
     scores = np.eye(classes, dtype=np.float32)[labels]
     names = [f"{i}" for i in labels]
-    path = write_report(tmp_path, "r", scores, labels, names)["confusion_figure"]
+    path = write_report(tmp_path, "r", scores, labels, names)[2]
     header = path.read_bytes()[:24]
     width = int.from_bytes(header[16:20], "big")
     assert header.startswith(b"\x89PNG")

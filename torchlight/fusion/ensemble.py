@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from torchlight.errors import UserError
 from torchlight.fusion.reading import SUFFIXES, ScoreTable, score_stem
-from torchlight.reports import class_accuracy, confusion, topk_accuracy
+from torchlight.metrics import class_accuracy, confusion, topk_accuracy
 from torchlight.scores import some, write_scores
 
 CLASSES_SHOWN = 3

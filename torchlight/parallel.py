@@ -1,11 +1,61 @@
-"""Batch-norm statistics that do not depend on how a step is spread over processes."""
+"""One model on several processes: the same steps and statistics however a step is spread out."""
+
+import warnings
+from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from .distributed import World
 from .loading import BatchPlan
+
+
+def parallelised(
+    model: nn.Module, world: World, backward: Callable[[nn.Module], None]
+) -> nn.Module:
+    """``model``, whose gradients are summed over the ranks, as each loss is its part of a step's.
+
+    Args:
+        backward: a forward and backward pass of some batch through a model.
+    """
+    if world.size == 1:
+        return model
+    devices = [world.device] if world.device.type == "cuda" else None
+    # Weights with dimensions of one have several equivalent strides; what is copied is small.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    # Buffers are averaged by RunningStatistics, so rank 0's are not broadcast.
+    with world.collective():
+        parallel = DistributedDataParallel(
+            model, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+        parallel.register_comm_hook(None, _sum)
+        if world.size > 2:
+            _warm_up(model, parallel, backward)
+    return parallel
+
+
+def _sum(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """An average over the ranks would round otherwise on another number of them."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+def _warm_up(model: nn.Module, parallel: nn.Module, backward: Callable[[nn.Module], None]) -> None:
+    """Take a pass that leaves nothing behind, in new and in resumed runs alike.
+
+    After its first pass DistributedDataParallel regroups the gradients, and on three or more
+    ranks the order in which they are summed depends on the groups.
+    """
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    parallel.train()
+    backward(parallel)
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
 
 class RunningStatistics:

@@ -1,9 +1,10 @@
 """Whether the other processes of a run are still there, and what to do when one is not.
 
 A collective that waits for a dead or stopped process waits in C, where neither Python nor a
-signal reaches it. So every rank has two threads: one tells its beat to the launcher's key-value
-store and reads those of the others, one judges by them and ends the process. A process that is
-stopped, swapped out of a cluster or killed stops beating with all its threads.
+signal reaches it, until the process group's own time limit, and then names nobody. So every rank
+has two threads: one tells its beat to the launcher's key-value store and reads those of the
+others, one judges by them and ends the process. A process that is stopped, swapped out of a
+cluster or killed stops beating with all its threads.
 """
 
 import contextlib
@@ -15,56 +16,62 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch.distributed as dist
 
-from .log import NAME
-from .signals import can_be_handled
+from torchlight.distributed import World, is_broken_connection
+from torchlight.log import NAME
+
+from .signals import AGAIN
 
 RUNNING, WAITING, DONE = "running", "waiting", "done"
 
 _LONGEST_INTERVAL_S = 2.0
 _PATIENCE_BEATS = 5
 """Beats that a rank may miss once a connection has broken, or once the run is asked to leave."""
-AGAIN = "the same command, without --overwrite, resumes"
+
+
+def watched(world: World) -> World:
+    """``world`` with a watch over its ranks, on a connection of its own to the launcher's store."""
+    if world.control is None:
+        return world
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    timeout = timedelta(seconds=world.silence_s)
+    watch = Watch(dist.TCPStore(address, port, is_master=False, timeout=timeout), world)
+    dist.barrier(group=world.control)  # every rank has beaten once before any rank listens
+    watch.start()
+    return world.guarded(watch)
 
 
 class Watch:
-    """Beats for this rank and watches the others, from its making to ``stop``.
+    """Beats for this rank and watches the others, from ``start`` to ``stop``.
 
-    Args:
-        store: of this object alone, with all ranks as clients.
-        run: a word that no other run or attempt on the same store uses.
-        silence_s: a rank that does not beat for so long ends the run.
-        hang_s: a rank that others wait for, for so long, ends the run although it beats.
+    A rank that is silent for ``world.silence_s`` ends the run, and so does one that others wait
+    for, although it beats, for ``world.timeout_s``.
     """
 
-    def __init__(
-        self, store: dist.Store, run: str, rank: int, size: int, silence_s: float, hang_s: float
-    ) -> None:
-        self._store, self._rank, self._size = store, rank, size
-        self._silence_s, self._hang_s = silence_s, hang_s
-        self._interval = min(_LONGEST_INTERVAL_S, silence_s / 5)
-        self._keys = [f"{run}/beat/{other}" for other in range(size)]
-        self._verdict_key = f"{run}/verdict"
-        self._beats = [""] * size
-        self._heard = [time.monotonic()] * size
+    def __init__(self, store: dist.Store, world: World) -> None:
+        self._store, self._rank, self._size = store, world.rank, world.size
+        self._silence_s, self._hang_s = world.silence_s, world.timeout_s
+        self._interval = min(_LONGEST_INTERVAL_S, world.silence_s / 5)
+        self._keys = [f"{world.attempt}/beat/{rank}" for rank in range(world.size)]
+        self._verdict_key = f"{world.attempt}/verdict"
+        self._beats = [""] * world.size
+        self._heard = [time.monotonic()] * world.size
         self._contact = time.monotonic()
         self._count = 0
         self._state = RUNNING
         self._waits_since: float | None = None
         self._broken: tuple[str, float] | None = None
         self._verdict: str | None = None
-        self._asked: float | None = None
+        self._asked = False
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=t, daemon=True) for t in (self._talk, self._judge)]
-        self._signals, wakeup = socket.socketpair()
+        self._signals, self._wakeup = socket.socketpair()
         self._signals.setblocking(False)
-        wakeup.setblocking(False)
-        self._wakeup = wakeup  # kept alive
-        self._wakeup_before = -1
-        if can_be_handled():
-            self._wakeup_before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        self._wakeup.setblocking(False)
+        self._wakeup_before = self._wake_by(self._wakeup.fileno())
         self._beat()
 
     def start(self) -> None:
@@ -72,11 +79,10 @@ class Watch:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, last_words: str | None = None) -> None:
+    def stop(self, last_words: str | None) -> None:
         """End the watch in good order, or tell the others why this rank fails."""
         self._state = DONE
-        if can_be_handled():
-            signal.set_wakeup_fd(self._wakeup_before)
+        self._wake_by(self._wakeup_before)
         with contextlib.suppress(RuntimeError):
             if last_words is not None:
                 self._store.set(self._verdict_key, f"{self._name(self._rank)} failed: {last_words}")
@@ -87,7 +93,7 @@ class Watch:
                 thread.join(self._interval + 1)
 
     @contextlib.contextmanager
-    def meeting(self) -> Iterator[None]:
+    def collective(self) -> Iterator[None]:
         """Mark that this rank waits for the others; does not return when their connection breaks.
 
         The process then ends as soon as it is known who is missing.
@@ -105,6 +111,13 @@ class Watch:
 
     # -- telling and hearing ------------------------------------------------------------------
 
+    @staticmethod
+    def _wake_by(descriptor: int) -> int:
+        """Have signals written to a socket; return where they were. The main thread alone may."""
+        if threading.current_thread() is not threading.main_thread():
+            return -1
+        return signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+
     def _beat(self) -> None:
         self._count += 1
         self._store.set(self._keys[self._rank], f"{self._count} {self._state} {_host()}")
@@ -115,9 +128,8 @@ class Watch:
             with contextlib.suppress(RuntimeError):
                 self._beat()
                 beats = [beat.decode() for beat in self._store.multi_get(self._keys)]
-                if self._store.check([self._verdict_key]):
-                    verdict = self._store.get(self._verdict_key).decode()
-                    self._verdict = self._verdict or verdict
+                if self._verdict is None and self._store.check([self._verdict_key]):
+                    self._verdict = self._store.get(self._verdict_key).decode()
                 now = self._contact = time.monotonic()
                 for rank, beat in enumerate(beats):
                     if beat != self._beats[rank]:
@@ -130,12 +142,12 @@ class Watch:
         last = time.monotonic()
         while not self._ended.wait(self._interval):
             now = time.monotonic()
-            if now - last > 2 * self._interval + 1:  # this process itself was held up
-                late = now - last - self._interval
+            late = now - last - self._interval
+            if late > self._interval + 1:  # this process itself was held up
                 self._contact += late
                 self._heard = [heard + late for heard in self._heard]
             last = now
-            self._note_signals(now)
+            self._hear_signals()
             found = self._lost(now) or self._hung(now)
             if found is not None and not self._ended.is_set():
                 self._die(*found)
@@ -146,8 +158,7 @@ class Watch:
         The list is empty where another rank has said it already.
         """
         if self._verdict is not None:
-            failed = [r for r in range(self._size) if self._name(r) in self._verdict]
-            return self._verdict, failed
+            return self._verdict, [r for r in range(self._size) if self._name(r) in self._verdict]
         short = min(_PATIENCE_BEATS * self._interval, self._silence_s)
         patience = short if self._broken or self._asked else self._silence_s
         if now - self._contact > patience:
@@ -171,14 +182,13 @@ class Watch:
             return f"all ranks have waited for one another for {now - waits:.0f} s", []
         return f"{self._names(idle)} has kept the others waiting for {now - waits:.0f} s", idle
 
-    def _note_signals(self, now: float) -> None:
+    def _hear_signals(self) -> None:
         """Hear of requests to leave, which the main thread cannot while it waits in C."""
         with contextlib.suppress(BlockingIOError):
             for number in self._signals.recv(64):
                 if number == signal.SIGINT and self._asked and self._waits_since is not None:
                     os._exit(130)
-                if number in (signal.SIGINT, signal.SIGTERM):
-                    self._asked = self._asked or now
+                self._asked |= number in (signal.SIGINT, signal.SIGTERM)
 
     def _die(self, why: str, lost: list[int]) -> None:
         """Say why (the lowest rank that is left says it), let the others hear it, and end."""
@@ -187,13 +197,13 @@ class Watch:
             line = f"{why}; stopping; {AGAIN} from the last saved state"
             print(f"error: {line}", file=sys.stderr, flush=True)
             logging.getLogger(NAME).info(line)
-        if self._verdict is None:
+        if self._verdict is None:  # told in a thread, as the store may be what is lost
             threading.Thread(target=self._tell, args=(why,), daemon=True).start()
             time.sleep(2 * self._interval)  # rank 0 may keep the store that they hear it from
         os._exit(1)
 
     def _tell(self, why: str) -> None:
-        with contextlib.suppress(RuntimeError):  # the store may be what is lost
+        with contextlib.suppress(RuntimeError):
             self._store.set(self._verdict_key, why)
 
     def _others(self) -> list[int]:
@@ -206,11 +216,6 @@ class Watch:
     def _name(self, rank: int) -> str:
         host = self._beats[rank].split(" ")[-1] or _host()
         return f"rank {rank} ({host})"
-
-
-def is_broken_connection(error: RuntimeError) -> bool:
-    """Whether ``error`` is another process's going, as gloo and nccl tell it."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _host() -> str:

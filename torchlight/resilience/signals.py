@@ -1,4 +1,4 @@
-"""Signals as requests that the training loop handles between two steps."""
+"""Signals as requests that a run handles between two steps."""
 
 import logging
 import os
@@ -7,13 +7,11 @@ import sys
 import threading
 from enum import IntEnum
 from types import FrameType
+from typing import Any
 
-from .log import NAME
+from torchlight.log import NAME
 
-
-def can_be_handled() -> bool:
-    """Whether this thread may handle signals; Python lets the main one alone."""
-    return threading.current_thread() is threading.main_thread()
+AGAIN = "the same command, without --overwrite, resumes"
 
 
 class Request(IntEnum):
@@ -35,38 +33,36 @@ class Request(IntEnum):
         return 130 if self is Request.INTERRUPT else 0
 
 
+_REQUESTS = {"SIGTERM": Request.TERMINATE, "SIGINT": Request.INTERRUPT, "SIGUSR1": Request.SAVE}
+
+
 class Signals:
     """Collects SIGTERM and SIGINT (save and leave) and SIGUSR1 (save and continue).
 
-    A second SIGINT leaves immediately. Use as a context manager; off the main thread it collects
-    nothing, and says so.
+    A second SIGINT leaves immediately. Off the main thread it collects nothing, and says so.
     """
 
     def __init__(self) -> None:
         self.pending = Request.NONE
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Signals":
-        if not can_be_handled():
+    def start(self) -> None:
+        """Take the signals over."""
+        if threading.current_thread() is not threading.main_thread():
             logging.getLogger(NAME).info(
                 "note: not in the main thread, so SIGTERM, SIGINT and SIGUSR1 save no state; one "
                 "is saved after each epoch and every --save-minutes"
             )
-            return self
-        wanted = {
-            "SIGTERM": Request.TERMINATE,
-            "SIGINT": Request.INTERRUPT,
-            "SIGUSR1": Request.SAVE,
-        }
-        for name, request in wanted.items():
+            return
+        for name, request in _REQUESTS.items():
             number = getattr(signal, name, None)  # Windows has no SIGUSR1
             if number is not None:
                 self._before[number] = signal.signal(number, self._handler(request))
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+    def stop(self) -> None:
+        """Give the signals back."""
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def take(self) -> Request:
         """The pending request; a request to save is thereby done with."""
@@ -75,7 +71,7 @@ class Signals:
             self.pending = Request.NONE
         return pending
 
-    def _handler(self, request: Request):  # type: ignore[no-untyped-def]  # signal's own type
+    def _handler(self, request: Request) -> Any:
         def handle(number: int, frame: FrameType | None) -> None:
             self.pending = max(self.pending, request)
             if request is Request.INTERRUPT:

@@ -1,0 +1,98 @@
+"""States saved after epochs, every so often within them, and on request."""
+
+import time
+from typing import Any
+
+from torchlight.callbacks import Callback
+from torchlight.errors import Stopped, UserError
+from torchlight.files import reason
+from torchlight.trainer import Trainer
+
+from .nonfinite import NonFinite
+from .signals import AGAIN, Request, Signals
+from .workdir import ResumableWorkDir, warn_of
+
+
+class Autosave(Callback):
+    """Saves the state of a run in its folder, and handles signals."""
+
+    def __init__(self, folder: ResumableWorkDir, finite: NonFinite) -> None:
+        self._folder, self._finite = folder, finite
+        self._signals = Signals()
+        self._saved = 0.0
+
+    def on_start(self, run: Trainer) -> None:
+        """Save a first state, so that whatever lies in the folder from here on can be resumed.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._saved = time.monotonic()
+        if not run.resumed:
+            state = run.state_dict()
+            run.world.on_main(lambda: self._save_first(state))
+        self._signals.start()
+
+    def on_end(self, run: Trainer) -> None:
+        """Give the signals back."""
+        self._signals.stop()
+
+    def on_save(self, run: Trainer) -> None:
+        """Save the state after an epoch."""
+        self._save(run)
+
+    def after_step(self, run: Trainer) -> None:
+        """Do what signals and the clock ask for, on all ranks after the same step."""
+        if run.world.device.type == "cuda" and run.state.step % 10:
+            return
+        overdue = time.monotonic() - self._saved > 60 * run.config.save_minutes
+        request = self._requested(run, Request.SAVE if overdue else Request.NONE)
+        if request is not Request.NONE:
+            self._finite.require_finite(run)
+            self._save(run)
+            self._leave(run, request)
+
+    def during_evaluation(self, run: Trainer) -> None:
+        """The same; a resumed run starts the evaluation again."""
+        request = self._requested(run)
+        if request is not Request.NONE:
+            if run.state.epoch < run.config.num_epoch:  # else it is saved, and this is the report
+                self._save(run)
+            self._leave(run, request)
+
+    def _requested(self, run: Trainer, least: Request = Request.NONE) -> Request:
+        """The largest of the ranks' requests."""
+        return Request(run.world.largest(max(self._signals.take(), least)))
+
+    def _leave(self, run: Trainer, request: Request) -> None:
+        if request.leaves:
+            told = (
+                f"stopped on request after step {run.state.step} of epoch {run.state.epoch + 1}; "
+                f"{AGAIN} from there"
+            )
+            run.log.info(told)
+            raise Stopped(request.status, told)
+
+    def _save_first(self, state: dict[str, Any]) -> None:
+        try:
+            self._folder.save(state, 0)
+        except OSError as error:
+            raise UserError(
+                f"{self._folder.path}: no state can be saved ({reason(error)})"
+            ) from error
+
+    def _save(self, run: Trainer) -> None:
+        """Write the state (rank 0), after all that it takes for granted.
+
+        Raises:
+            RunFailed: the weights are not finite; the state before stays (on every rank).
+        """
+        self._saved = time.monotonic()
+        with run.own_weights():
+            run.world.on_main(lambda: self._finite.require_finite_weights(run))
+            state = run.state_dict()
+            if run.world.is_main:
+                try:
+                    self._folder.save(state, 2 * run.state.global_step + (run.state.step == 0))
+                except OSError as error:
+                    warn_of("state", error)

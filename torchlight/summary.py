@@ -1,0 +1,111 @@
+"""Lines of a run's log: its head, and one for each epoch."""
+
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .components import used
+from .numerics import precision_notes
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def head(run: "Trainer") -> Iterator[str]:
+    """What is trained on what, by which command."""
+    config, world, card = run.config, run.world, run.card
+    yield f"command: {shlex.join(run.command)}"
+    yield (
+        f"python {platform.python_version()}, torch {torch.__version__}, "
+        f"numpy {np.__version__}; {world.size} x {world.device.type}, "
+        f"{torch.get_num_threads()} threads each; amp {config.amp}; seed {config.seed}"
+    )
+    kinds = {"train": "training", "val": "held-out", "test": "test"}
+    sizes = [f"{len(run.sets[k])} {word} samples" for k, word in kinds.items() if k in run.sets]
+    told = ", ".join(f"{key} {_shown(value)}" for key, value in card.data.items())
+    yield f"data: {', '.join(sizes)}" + (f"; {told}" if told else "")
+    named = dict(run.model.named_parameters())
+    frozen = [name for name, entry in named.items() if not entry.requires_grad]
+    trained = sum(entry.numel() for entry in named.values() if entry.requires_grad)
+    yield (
+        f"model: {config.model}, {trained:,} trained parameters; "
+        f"frozen: {_shown(frozen) if frozen else 'nothing'}; "
+        f"weights: {config.weights or 'newly initialised'}"
+    )
+    if config.phase == "train":
+        yield from _batch(run)
+    yield from precision_notes(config, world.device)
+
+
+def _batch(run: "Trainer") -> Iterator[str]:
+    """What a step is, and by what it is taken."""
+    config, plan, size = run.config, run.plan, run.world.size
+    turns = f", {plan.accumulate} one after another" if plan.accumulate > 1 else ""
+    places = f" on each of {size} processes" if size > 1 else ""
+    yield (
+        f"batch: a step takes {plan.step_size} samples, {plan.micro} at a time{turns}{places}; "
+        f"{run.steps} steps an epoch"
+    )
+    yield from used(config)
+    if plan.micro < config.batch_size:
+        yield (
+            f"note: batch norm sees {plan.micro} samples at a time instead of batch_size "
+            f"{config.batch_size}, as a step is spread over {run.began_on} processes"
+        )
+    if plan.count % size:
+        yield (
+            f"note: the run began on {run.began_on} processes, and {size} cannot share "
+            f"out a step's {plan.count} batches evenly: some wait for others"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence; a long list shortened."""
+    if isinstance(value, list | tuple):
+        words = [str(item) for item in value]
+        return " ".join(words[:4]) + (f" ... ({len(words)})" if len(words) > 4 else "")
+    return str(value)
+
+
+def epoch_line(run: "Trainer", seconds: float, waited: float) -> str:
+    """What an epoch has come to, and how long the rest takes."""
+    config, line, chooser = run.config, run.measured, run.chooser
+    epoch = run.state.epoch
+    scored = ""
+    if f"{chooser}/loss" in line:
+        best = " (best so far)" if run.state.best_epoch == epoch else ""
+        scored = (
+            f", {chooser} loss {line[f'{chooser}/loss']:.4f} "
+            f"accuracy {100 * line[f'{chooser}/accuracy']:.2f} %{best}"
+        )
+    return (
+        f"epoch {epoch}/{config.num_epoch}: rate {line['learning_rate']:g}, "
+        f"loss {line['train/loss']:.4f} accuracy {100 * line['train/accuracy']:.2f} %{scored}; "
+        f"{seconds:.1f} s, {line['train/samples_per_second']:.0f} samples/s in training, "
+        f"{100 * waited / max(seconds, 1e-9):.0f} % waiting for data, "
+        f"{_duration(seconds * (config.num_epoch - epoch))} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def peak_memory(device: torch.device) -> str:
+    """Largest memory so far: of the device on CUDA, else of this process where the system tells."""
+    if device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB on the device"
+    if sys.platform == "win32":
+        return "not known on this system"
+    import resource  # absent on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{peak / 2**30:.2f} GiB"
