@@ -6,6 +6,7 @@ A sample is a function of (seed, epoch, index) alone, whichever process or worke
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,7 @@ class SkeletonDataset:
         repeat: how often each clip is seen in an epoch.
         seed: of all random numbers.
         dtype: of x: "float32", or "float64" for comparisons.
+        decided_by: for keys of the description, the arguments of one's own that decide them.
 
     Attributes:
         skeleton, sample_names, labels, subjects, class_names, num_class: the source's; the last
@@ -78,6 +80,7 @@ class SkeletonDataset:
         repeat: int = 1,
         seed: int = 0,
         dtype: str = "float32",
+        decided_by: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     ) -> None:
         self.source, self.transforms = source, list(transforms)
         self.skeleton = source.skeleton
@@ -94,15 +97,16 @@ class SkeletonDataset:
         self._parents = bone_parents(source.skeleton)
         self._shape: tuple[int, ...] | None = None  # of a clip, once one is known
         self._random = KeyedGenerator()
-        self.description: dict[str, Any] = {}
-        self.described_by: dict[str, dict[str, Any]] = {}
-        self.describe("skeleton", source.skeleton.name)
-        self.describe("streams", list(self.streams), streams=list(self.streams))
         windows = [t.window for t in self.transforms if hasattr(t, "window")]
-        if windows:
-            self.describe("window", windows[-1])
         prepared = [word for t in self.transforms for word in getattr(t, "preprocessing", ())]
-        self.describe("preprocessing", list(dict.fromkeys(prepared)))
+        self.description: dict[str, Any] = {
+            "skeleton": source.skeleton.name,
+            "streams": list(self.streams),
+            **({"window": windows[-1]} if windows else {}),
+            "preprocessing": list(dict.fromkeys(prepared)),
+        }
+        self.described_by: dict[str, dict[str, Any]] = {key: {} for key in self.description}
+        self.described_by |= {"streams": {"streams": list(self.streams)}, **decided_by}
 
     def describe(self, key: str, value: Any, **arguments: Any) -> None:
         """Add to the description, with the arguments that decide it."""
@@ -159,12 +163,14 @@ class SkeletonDataset:
         return x
 
 
-class ArraySource:
-    """Clips that are in memory.
+class Clips(Protocol):
+    """A list, or what gives clips like one."""
 
-    Args:
-        clips: arrays (C, T, V, M).
-    """
+    def __getitem__(self, row: int, /) -> np.ndarray: ...
+
+
+class ArraySource:
+    """Clips (C, T, V, M) that are in memory, or are given by row."""
 
     def __init__(
         self,
@@ -172,7 +178,7 @@ class ArraySource:
         names: Sequence[str],
         labels: Sequence[int] | np.ndarray,
         subjects: Sequence[int] | np.ndarray,
-        clips: Sequence[np.ndarray],
+        clips: Clips,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.skeleton, self.names, self.clips = skeleton, list(names), clips

@@ -73,18 +73,18 @@ class Feeder(SkeletonDataset):
         )
         crop = CropResize(ratios=[0.7, 1.0] if training else [1.0], window=window, shortest=1)
         rotate = [RandomRotate(degrees=[10, 30, 0], order="xyz")] if training else []
+        decided_by: dict[str, dict[str, Any]] = {"window": {"window_size": window_size}}
+        if streams is None:
+            decided_by["streams"] = {"bone": bone, "vel": vel}
         own: list[Transform] = [Centre(joint=1), crop, *rotate]
         if only_transforms:
             refuse_unheard(Feeder, transforms, augment=augment or None, window_size=window_size)
-            own = []
+            own, decided_by["window"] = [], {}
         super().__init__(
             source,
             transforms=[*own, *transforms],
             streams=published_streams(streams, bone=bone, vel=vel),
             repeat=repeat,
             seed=seed,
+            decided_by=decided_by,
         )
-        if streams is None:
-            self.describe("streams", list(self.streams), bone=bone, vel=vel)
-        if not only_transforms:
-            self.described_by["window"] = {"window_size": window_size}

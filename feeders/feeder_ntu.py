@@ -111,6 +111,12 @@ class Feeder(SkeletonDataset):
             steps.append(Standardise(mean=mean, std=std))
         if random_rot:
             steps.append(RandomRotate(degrees=[MAX_ANGLE] * 3))
+        decided_by: dict[str, dict[str, Any]] = {
+            "window": {"window_size": window_size},
+            "preprocessing": {"normalization": normalization},
+        }
+        if streams is None:
+            decided_by["streams"] = {"bone": bone, "vel": vel}
         if only_transforms:
             refuse_unheard(
                 Feeder,
@@ -124,18 +130,15 @@ class Feeder(SkeletonDataset):
                 normalization=normalization,
             )
             steps = []
+            decided_by |= {"window": {}, "preprocessing": {}}
         super().__init__(
             source.first(DEBUG_SAMPLES) if debug else source,
             transforms=[*steps, *transforms],
             streams=published_streams(streams, bone=bone, vel=vel),
             repeat=repeat,
             seed=seed,
+            decided_by=decided_by,
         )
-        if streams is None:
-            self.describe("streams", list(self.streams), bone=bone, vel=vel)
-        if not only_transforms:
-            self.described_by["window"] = {"window_size": window_size}
-            self.described_by["preprocessing"] = {"normalization": normalization}
         if benchmark is not None:  # samples for testing on one are for training on another
             self.describe("benchmark", benchmark, benchmark=benchmark)
 

@@ -81,18 +81,21 @@ class Feeder(SkeletonDataset):
         split = resolve_split(split, label_path)
         window = WINDOW if window_size == -1 else at_least_one("window_size", window_size)
         one_of("dtype", dtype, ("float32", "float64"))
-        if streams is None:
-            streams = one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS)
-        elif data_path is not None:
+        if streams is not None and data_path is not None:
             raise DataError(
                 "streams: leave out data_path (data_path: null), which says it otherwise"
             )
+        decided_by: dict[str, dict[str, Any]] = {"window": {"window_size": window_size}}
+        if data_path is not None:
+            decided_by["streams"] = {"data_path": data_path}
+        if streams is None:
+            streams = one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS)
         training = split == "train" if augment is None else augment
         own = training_transforms(window) if training else test_transforms(window)
         if only_transforms:
             asked = -1 if window == WINDOW else window_size
             refuse_unheard(Feeder, transforms, augment=augment or None, window_size=asked)
-            own = []
+            own, decided_by["window"] = [], {}
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
             _source(root, cache_dir, split, _views(split, views), debug, kept_as),
@@ -101,11 +104,8 @@ class Feeder(SkeletonDataset):
             repeat=repeat,
             seed=seed,
             dtype=dtype,
+            decided_by=decided_by,
         )
-        if data_path is not None:
-            self.describe("streams", list(self.streams), data_path=data_path)
-        if not only_transforms:
-            self.described_by["window"] = {"window_size": window_size}
 
 
 _PUBLISHED_STREAMS = ("joint", "bone", "motion", "bone motion")

@@ -13,7 +13,7 @@ from data.errors import DataError
 from data.oneshot import choose_exemplars
 from feeders import feeder_ucla
 from feeders.arguments import at_least_one, one_of
-from feeders.dataset import SkeletonDataset, Source
+from feeders.dataset import ArraySource, SkeletonDataset, Source
 
 SPLITS = ("train", "test", "exemplar")
 
@@ -83,7 +83,14 @@ class Feeder(SkeletonDataset):
         first = bases[0]
         known = getattr(first, "class_names", None)
         super().__init__(
-            _Pooled([part.source for part in bases], rows, classes, known),
+            ArraySource(
+                first.source.skeleton,
+                [names[row] for row in rows],
+                [classes.index(label) for label in labels[rows].tolist()],
+                np.concatenate([part.subjects for part in bases])[rows],
+                _Pool([part.source for part in bases], rows),
+                [f"{label} {known[label]}" if known else str(label) for label in classes],
+            ),
             transforms=first.transforms,
             streams=first.stream_table,
             repeat=first.repeat,
@@ -158,37 +165,17 @@ class UclaFeeder(Feeder):
         )
 
 
-class _Pooled:
-    """The samples ``rows`` of several sources, one after the other; see ``feeders.dataset.Source``.
+class _Pool:
+    """The clips ``rows`` of several sources, one after the other."""
 
-    Labels are positions among ``classes``.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        rows: np.ndarray,
-        classes: Sequence[int],
-        known: Sequence[str] | None,
-    ) -> None:
-        self.skeleton = sources[0].skeleton
+    def __init__(self, sources: Sequence[Source], rows: np.ndarray) -> None:
         counts = [len(source.names) for source in sources]
-        self._sources = sources
-        self._source = np.repeat(np.arange(len(counts)), counts)[rows].tolist()
-        self._row = np.concatenate([np.arange(count) for count in counts])[rows].tolist()
-        names = [name for source in sources for name in source.names]
-        self.names = [names[row] for row in rows]
-        self.subjects = np.concatenate([source.subjects for source in sources])[rows]
-        position = {label: i for i, label in enumerate(classes)}
-        labels = np.concatenate([source.labels for source in sources])[rows]
-        self.labels = np.array([position[label] for label in labels.tolist()], dtype=np.int64)
-        self.class_names: list[str] | None = [
-            f"{label} {known[label]}" if known else str(label) for label in classes
-        ]
+        self._sources = np.repeat(np.arange(len(counts)), counts)[rows].tolist()
+        self._rows = np.concatenate([np.arange(count) for count in counts])[rows].tolist()
+        self._pool = sources
 
-    def clip(self, row: int) -> np.ndarray:
-        """Joints (C, T, V, M) of sample ``row``."""
-        return self._sources[self._source[row]].clip(self._row[row])
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._pool[self._sources[row]].clip(self._rows[row])
 
 
 def _part(
@@ -231,16 +218,14 @@ def _pool(
 ) -> list[Any]:
     """The underlying data set, a feeder for each of its splits."""
     made = _class_of(base) if isinstance(base, str) else base
-    known = inspect.signature(made).parameters
-    unknown = [str(name) for name in arguments if name not in known]
-    if unknown:
-        raise DataError(f"base_args: {made.__module__} takes no {', '.join(unknown)}")
-    needed = [name for name, argument in known.items() if argument.default is argument.empty]
-    absent = [name for name in needed if name not in {*arguments, "split", "seed"}]
-    if absent:
-        raise DataError(f"base_args: {made.__module__} needs {', '.join(absent)}")
-    common = {"augment": augment, **arguments} if "augment" in known else arguments
-    return [made(**{**common, "split": split, "seed": seed}) for split in pool]
+    known = inspect.signature(made)
+    common: dict[str, Any] = {"augment": augment} if "augment" in known.parameters else {}
+    common |= {**arguments, "seed": seed}
+    try:
+        known.bind(split=pool[0], **common)
+    except TypeError as error:
+        raise DataError(f"base_args: {made.__module__}: {error}") from error
+    return [made(**{**common, "split": split}) for split in pool]
 
 
 def _class_of(base: str) -> type:
@@ -252,8 +237,7 @@ def _class_of(base: str) -> type:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
         raise DataError(f"base: {base!r}: {error}") from error
-    if not isinstance(found, type) or not issubclass(found, SkeletonDataset):
-        raise DataError(f"base: module {module_name} has no class {attribute!r} that is a feeder")
-    if found is SkeletonDataset or issubclass(found, Feeder):
-        raise DataError(f"base: {base!r} reads no data set")
-    return found
+    reads = isinstance(found, type) and issubclass(found, SkeletonDataset)
+    if not reads or found is SkeletonDataset or issubclass(found, Feeder):  # type: ignore[arg-type]
+        raise DataError(f"base: {base!r} is no feeder that reads a data set")
+    return found  # type: ignore[return-value]

@@ -12,7 +12,6 @@ Any class with ``__call__(self, x, rng)`` serves. Arguments are keywords. One wi
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -344,19 +343,12 @@ def resize(x: np.ndarray, window: int) -> np.ndarray:
     if x.shape[-1] > 1 and x.strides[-1] == 0:  # one person shown twice: computed once
         lone = resize(x[..., :1], window)
         return np.broadcast_to(lone, (*lone.shape[:-1], x.shape[-1]))
-    before, after, weight_before, weight_after = _resize_table(x.shape[1], window)
-    dtype = x.dtype
-    return x[:, before] * weight_before.astype(dtype) + x[:, after] * weight_after.astype(dtype)
-
-
-@lru_cache(maxsize=1024)
-def _resize_table(length: int, window: int) -> tuple[np.ndarray, ...]:
-    """The two frames each frame of the result lies between, and their weights (window, 1, 1)."""
+    length = x.shape[1]
     position = np.maximum((np.arange(window) + 0.5) * (length / window) - 0.5, 0)
     before = np.minimum(position.astype(np.int64), length - 1)
     after = np.minimum(before + 1, length - 1)
     weight = (position - before).astype(np.float32)[:, None, None]
-    return before, after, 1 - weight, weight
+    return x[:, before] * (1 - weight).astype(x.dtype) + x[:, after] * weight.astype(x.dtype)
 
 
 def rotation(a: float, b: float, c: float) -> np.ndarray:

@@ -191,8 +191,8 @@ def test_rules() -> None:
         ({"split": "val"}, "'val' is not one of"),
         ({"base": "os.path.join"}, "base: 'os.path.join'"),
         ({"base": "feeders.absent.Feeder"}, "No module"),
-        ({"base": "feeders.arguments.at_least_one"}, "no class 'at_least_one'"),
-        ({"base_args": {"repat": 2}}, "takes no repat"),
+        ({"base": "feeders.arguments.at_least_one"}, "is no feeder that reads"),
+        ({"base_args": {"repat": 2}}, "unexpected keyword argument 'repat'"),
         ({"pool": ["train", "train"]}, "share samples"),
     ],
 )

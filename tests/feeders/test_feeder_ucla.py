@@ -10,6 +10,7 @@ from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA, bone_parents
 from feeders.feeder_ucla import Feeder
+from feeders.randomness import KeyedGenerator
 from feeders.transforms import Centre, EvenFrames, UnitBox
 
 STREAMS = ("joint", "bone", "motion", "bone motion")
@@ -61,9 +62,7 @@ def test_validation_equals_the_published_loader_bit_for_bit(shared, tmp_path, st
 
 def plain_training_sample(feeder, frames, index):
     """The recipe, step by step, with the numbers the feeder draws for ``index``."""
-    from feeders.randomness import sample_generator
-
-    drawn = sample_generator(feeder.seed, feeder.epoch, index).random(3 + 52)
+    drawn = KeyedGenerator().at(feeder.seed, feeder.epoch, index).random(3 + 52)
     tilt, yaw = np.deg2rad(120 * drawn[:2] - 60)
     about_x = [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
     about_y = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]

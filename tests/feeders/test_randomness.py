@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeders.randomness import KeyedGenerator, sample_generator
+from feeders.randomness import KeyedGenerator
+
+
+def sample_generator(seed, epoch, index):
+    """A generator of its own."""
+    return KeyedGenerator().at(seed, epoch, index)
+
 
 integers = st.integers(-(2**63), 2**63 - 1)
 
