@@ -52,24 +52,19 @@ class Average:
     def __init__(self, model: nn.Module, rule: Rule) -> None:
         self._live = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self._own = {name: tensor.detach().clone() for name, tensor in self._live.items()}
-        floats = [name for name, tensor in self._live.items() if tensor.is_floating_point()]
-        self._floats = [(self._own[name], self._live[name]) for name in floats]
-        others = self._live.keys() - set(floats)
-        self._others = [(self._own[name], self._live[name]) for name in sorted(others)]
         self._rule, self._count = rule, 0
 
     @torch.no_grad()
     def update(self, epoch: int) -> None:
         """Take in the weights after a step of ``epoch`` (from 0)."""
         share = self._rule.share(self._count)
-        for own, live in self._others:
-            own.copy_(live)
-        if self._floats:
-            own_floats, live_floats = map(list, zip(*self._floats, strict=True))
-            if share == 1.0:
-                torch._foreach_copy_(own_floats, live_floats)
-            else:  # leaves what is frozen as it is, to the bit
-                torch._foreach_lerp_(own_floats, live_floats, share)
+        floats = [name for name, live in self._live.items() if live.is_floating_point()]
+        mixed = floats if share < 1 else []
+        for name in self._live.keys() - set(mixed):
+            self._own[name].copy_(self._live[name])
+        if mixed:  # lerp leaves what is frozen as it is, to the bit
+            own, live = ([table[name] for name in mixed] for table in (self._own, self._live))
+            torch._foreach_lerp_(own, live, share)
         self._count += epoch >= self._rule.start_epoch
 
     @contextlib.contextmanager
@@ -83,10 +78,10 @@ class Average:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for own, live in (*self._floats, *self._others):
+        for name, live in self._live.items():
             kept = live.detach().clone()
-            live.copy_(own)
-            own.copy_(kept)
+            live.copy_(self._own[name])
+            self._own[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -94,11 +89,7 @@ class Average:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take ``state`` over.
-
-        Raises:
-            KeyError: it is of another model.
-        """
+        """Take ``state`` over; a KeyError where it is of another model."""
         self._count = int(state["count"])
         for name, own in self._own.items():
             own.copy_(state["weights"][name])

@@ -170,9 +170,6 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
 
     Args:
         target: the model's class.
-
-    Raises:
-        UserError: the weights are of another model, or a flag contradicts their card.
     """
     decided = {*decided_by_data(target)}
     said = {k: v for k, v in config.model_args.items() if v is not None or k not in decided}

@@ -38,11 +38,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([_dashed(word) for word in words], namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print below a page of usage.
-
-        Raises:
-            UserError: always.
-        """
+        """Raise what argparse would print below a page of usage."""
         raise UserError(f"{message.removeprefix('argument ')} (--help lists the flags)")
 
 

@@ -41,9 +41,6 @@ def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Com
 
     Args:
         allowed: packages that dotted names may lead into.
-
-    Raises:
-        UserError: no such class, or one that does not take its arguments.
     """
     if config.phase == "test":
         return config, None
@@ -90,11 +87,7 @@ def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Com
 def make_optimizer(
     config: Config, target: Target, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The optimiser; SGD has the published momentum of 0.9 unless its arguments say otherwise.
-
-    Raises:
-        UserError: it does not take its arguments, or the parameters.
-    """
+    """The optimiser; SGD has the published momentum of 0.9 unless its arguments say otherwise."""
     implied: dict[str, Any] = {"lr": config.base_lr}
     if "weight_decay" in target.parameters:
         implied["weight_decay"] = config.weight_decay
@@ -116,9 +109,6 @@ def make_loss(config: Config, target: Target, labels: np.ndarray, num_class: int
     ``weight`` may be a list of one number a class, or ``balanced``: n / (c n_k) for a class that
     n_k of the n training ``labels`` have, of c there are. The mean is then weighted, too, so that
     it depends on what is together in a batch.
-
-    Raises:
-        UserError: it does not take its arguments, or is no such loss.
     """
     given, title = dict(config.loss_args), f"{config.named('loss')}: {target.name}"
     if given.get("weight") is not None:

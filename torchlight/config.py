@@ -86,6 +86,11 @@ class Origin:
         return self.named(key) if self.named(key)[:2] == "--" else f'key "{key}"'
 
 
+def key(default: Any, description: str) -> Any:
+    """A key of the configuration."""
+    return Field(default, description=description)
+
+
 class Config(BaseModel):
     """Everything that decides a run."""
 
@@ -94,108 +99,79 @@ class Config(BaseModel):
     )
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
-    work_dir: str = Field("./work_dir/temp", description="folder for everything the run writes")
-    phase: Literal["train", "test"] = Field("train", description="train, or test --weights")
-    seed: NonNegativeInt = Field(1, description="of weights, sample order and augmentation")
+    work_dir: str = key("./work_dir/temp", "folder for everything the run writes")
+    phase: Literal["train", "test"] = key("train", "train, or test --weights")
+    seed: NonNegativeInt = key(1, "of weights, sample order and augmentation")
 
-    feeder: str = Field(..., description="dotted name of the dataset class")
-    train_feeder_args: Arguments = Field({}, description="arguments of the training split")
-    test_feeder_args: Arguments = Field({}, description="arguments of the test split")
-    num_worker: NonNegativeInt = Field(2, description="loading processes a rank; 0: none")
-    classes: list[NonNegativeInt] | None = Field(
-        None, description="labels to keep, numbered anew in this order, in all splits"
-    )
-    val_fraction: Fraction | None = Field(
-        None, description="share of the training split held out to choose the best epoch"
-    )
-    val_subjects: list[int] | None = Field(
-        None, description="subjects of the training split held out to choose the best epoch"
-    )
+    feeder: str = key(..., "dotted name of the dataset class")
+    train_feeder_args: Arguments = key({}, "arguments of the training split")
+    test_feeder_args: Arguments = key({}, "arguments of the test split")
+    num_worker: NonNegativeInt = key(2, "loading processes a rank; 0: none")
+    classes: list[NonNegativeInt] | None = key(None, "labels to keep, numbered anew in this order")
+    val_fraction: Fraction | None = key(None, "share of training held out to choose the epoch")
+    val_subjects: list[int] | None = key(None, "training subjects held out to choose the epoch")
 
-    model: str = Field(..., description="dotted name of the model class")
-    model_args: Arguments = Field(
-        {}, description="arguments of the model; what the data decide may be left out"
-    )
-    evaluator: str | None = Field(
-        None, description="dotted name of a class that scores samples instead of the logits"
-    )
-    evaluator_args: Arguments = Field({}, description="arguments of the evaluator")
-    weights: str | None = Field(None, description="weights to start from, or to test")
-    ignore_weights: list[str] = Field(
-        [], description="entries whose names contain these stay as initialised"
-    )
-    ignore_card: bool = Field(
-        False, description="take weights whose card says that they do not fit; a flag for one run"
-    )
+    model: str = key(..., "dotted name of the model class")
+    model_args: Arguments = key({}, "arguments of the model; what the data decide may be left out")
+    evaluator: str | None = key(None, "dotted name of a class that scores instead of the logits")
+    evaluator_args: Arguments = key({}, "arguments of the evaluator")
+    weights: str | None = key(None, "weights to start from, or to test")
+    ignore_weights: list[str] = key([], "entries whose names contain these stay as initialised")
+    ignore_card: bool = key(False, "take weights whose card says that they do not fit, this once")
 
-    optimizer: str = Field("SGD", description="class of torch.optim, or dotted name")
-    optimizer_args: Arguments = Field({}, description="such as betas=[0.9,0.99]")
-    loss: str = Field("CrossEntropyLoss", description="class of torch.nn, or dotted name")
-    loss_args: Arguments = Field({}, description="such as label_smoothing=0.1 weight=balanced")
-    averaging: Literal["ema", "swa"] | None = Field(
-        None, description="of the weights over the steps: ema or swa; these are scored and saved"
+    optimizer: str = key("SGD", "class of torch.optim, or dotted name")
+    optimizer_args: Arguments = key({}, "such as betas=[0.9,0.99]")
+    loss: str = key("CrossEntropyLoss", "class of torch.nn, or dotted name")
+    loss_args: Arguments = key({}, "such as label_smoothing=0.1 weight=balanced")
+    averaging: Literal["ema", "swa"] | None = key(
+        None, "of the weights, scored and saved: ema or swa"
     )
-    averaging_args: Arguments = Field({}, description="decay=0.99 (of ema), start_epoch=0")
-    clip_grad_norm: PositiveFloat | None = Field(
-        None, description="longer gradients are cut to this norm"
+    averaging_args: Arguments = key({}, "decay=0.99 (of ema), start_epoch=0")
+    clip_grad_norm: PositiveFloat | None = key(None, "longer gradients are cut to this norm")
+    base_lr: PositiveFloat = key(0.1, "rate where the warm-up ends")
+    lr_scheduler: str = key("step", "step, cosine, or class of torch.optim.lr_scheduler")
+    lr_scheduler_args: Arguments = key({}, "such as min_lr=0.001 of cosine")
+    step: list[NonNegativeInt] = key([], "epochs at which the rate is cut")
+    lr_decay_rate: PositiveFloat = key(0.1, "factor of a cut")
+    warm_up_epoch: NonNegativeInt = key(0, "epochs in which the rate rises to base_lr")
+    weight_decay: NonNegativeFloat = key(1e-4, "of the optimiser")
+    nesterov: bool = key(False, "Nesterov momentum, of SGD")
+    start_epoch: NonNegativeInt = key(0, "epoch to start at (schedule included)")
+    num_epoch: PositiveInt = key(65, "epochs in all")
+    batch_size: PositiveInt = key(16, "samples that go through the model together")
+    global_batch_size: PositiveInt | None = key(
+        None, "samples a step over all processes (default: batch_size x processes)"
     )
-    base_lr: PositiveFloat = Field(0.1, description="rate where the warm-up ends")
-    lr_scheduler: str = Field(
-        "step", description="step, cosine, or class of torch.optim.lr_scheduler"
-    )
-    lr_scheduler_args: Arguments = Field({}, description="such as min_lr=0.001 of cosine")
-    step: list[NonNegativeInt] = Field([], description="epochs at which the rate is cut")
-    lr_decay_rate: PositiveFloat = Field(0.1, description="factor of a cut")
-    warm_up_epoch: NonNegativeInt = Field(
-        0, description="epochs in which the rate rises to base_lr"
-    )
-    weight_decay: NonNegativeFloat = Field(1e-4, description="of the optimiser")
-    nesterov: bool = Field(False, description="Nesterov momentum, of SGD")
-    start_epoch: NonNegativeInt = Field(0, description="epoch to start at (schedule included)")
-    num_epoch: PositiveInt = Field(65, description="epochs in all")
-    batch_size: PositiveInt = Field(16, description="samples that go through the model together")
-    global_batch_size: PositiveInt | None = Field(
-        None,
-        description="samples a step over all processes, accumulated where need be "
-        "(default: batch_size x processes)",
-    )
-    test_batch_size: PositiveInt = Field(64, description="samples that are scored together")
+    test_batch_size: PositiveInt = key(64, "samples that are scored together")
 
-    device: Device = Field(
-        "auto", description="auto, cpu, cuda, or CUDA indices in the order of processes"
+    device: Device = key("auto", "auto, cpu, cuda, or CUDA indices in the order of processes")
+    amp: Literal["off", "bf16", "fp16"] = key("off", "autocast precision")
+    compile: bool = key(False, "torch.compile the model")
+    tf32: bool = key(False, "allow TF32 in float32 products on CUDA")
+    deterministic: bool = key(False, "deterministic algorithms only (slower on CUDA)")
+    timeout_minutes: PositiveFloat = key(
+        30, "a process that keeps others waiting so long ends the run"
     )
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="autocast precision")
-    compile: bool = Field(False, description="torch.compile the model")
-    tf32: bool = Field(False, description="allow TF32 in float32 products on CUDA")
-    deterministic: bool = Field(False, description="deterministic algorithms only (slower on CUDA)")
-    timeout_minutes: PositiveFloat = Field(
-        30, description="a process that the others wait for, for so long, ends the run"
-    )
-    rank_timeout_s: PositiveFloat = Field(
-        60,
-        description="seconds after which a process that died, was stopped or cut off ends the run",
+    rank_timeout_s: PositiveFloat = key(
+        60, "seconds until a process that died, stopped or is cut off ends the run"
     )
 
-    save_score: bool = Field(False, description="write the scores of all test samples")
-    show_topk: list[PositiveInt] = Field([1, 5], description="k of the top-k accuracies shown")
-    loggers: list[str | dict[str, Any]] = Field(
-        ["TensorBoard"], description="of the curves: TensorBoard, CSV, WandB or dotted names"
+    save_score: bool = key(False, "write the scores of all test samples")
+    show_topk: list[PositiveInt] = key([1, 5], "k of the top-k accuracies shown")
+    loggers: list[str | Arguments] = key(
+        ["TensorBoard"], "of the curves: TensorBoard, CSV, WandB or dotted names"
     )
-    print_log: bool = Field(True, description="also write log.txt")
-    log_interval: PositiveInt = Field(100, description="steps between TensorBoard points")
-    eval_interval: PositiveInt = Field(5, description="epochs between evaluations")
-    save_interval: PositiveInt = Field(10, description="epochs between saved weights")
-    save_epoch: NonNegativeInt = Field(0, description="no weights are saved up to this epoch")
-    save_minutes: PositiveFloat = Field(
-        10, description="minutes between full states within an epoch"
+    print_log: bool = key(True, "also write log.txt")
+    log_interval: PositiveInt = key(100, "steps between TensorBoard points")
+    eval_interval: PositiveInt = key(5, "epochs between evaluations")
+    save_interval: PositiveInt = key(10, "epochs between saved weights")
+    save_epoch: NonNegativeInt = key(0, "no weights are saved up to this epoch")
+    save_minutes: PositiveFloat = key(10, "minutes between full states within an epoch")
+    on_nonfinite: Literal["stop", "skip"] = key("stop", "what a loss of NaN or infinity does")
+    allow_import: list[str] = key(
+        [], "your packages that dotted names may lead into; a flag, no key"
     )
-    on_nonfinite: Literal["stop", "skip"] = Field(
-        "stop", description="what a loss of NaN or infinity does"
-    )
-    allow_import: list[str] = Field(
-        [], description="your own packages that dotted names may lead into; a flag only, no key"
-    )
-    overwrite: bool = Field(False, description="delete an existing run in work_dir first")
+    overwrite: bool = key(False, "delete an existing run in work_dir first")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -291,9 +267,6 @@ def build(
     Args:
         by_flag: dotted names of the values that are from flags instead.
         files: by key those that are from another file than ``source``.
-
-    Raises:
-        UserError: every fault, with its key or flag and what is allowed.
     """
     origin, found = Origin(source, values, by_flag), dict[str, Any]()
     faults: list[tuple[str, str]] = []
@@ -354,9 +327,6 @@ def bind(
     Args:
         targets: by the key that holds their arguments.
         given: arguments that come from elsewhere, by the same keys.
-
-    Raises:
-        UserError: all arguments that are unknown, missing or of another type.
     """
     origin, update, faults = config._origin, dict[str, Any](), list[str]()
     for key, target in targets.items():

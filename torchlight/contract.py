@@ -27,7 +27,8 @@ its class names: the class method ``arguments_of(shape of a sample, dataset)`` s
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,8 @@ class View:
             if type(error).__module__ != "builtins":  # made for the user, as a rule
                 raise
             first = self.sample_names[int(wanted[0]) % len(self.labels)]
-            raise UserError(
-                f"{self._split} split: a batch of {len(own)} samples, the first of them {first}, "
-                f"cannot be read: {told(error)}"
-            ) from error
+            title = f"{self._split} split: a batch of {len(own)} samples from {first} on"
+            raise UserError(f"{title} cannot be read: {told(error)}") from error
 
     def _stacked(self, indices: list[int], labels: list[int]) -> np.ndarray:
         samples: list[np.ndarray] = []
@@ -123,11 +122,7 @@ class View:
 
 
 def prepared(split: str, dataset: Any) -> Dataset:
-    """``dataset`` as the engine reads it: names and labels are derived where it has none.
-
-    Raises:
-        UserError: it is no map-style dataset, is empty, or its labels or names are not in order.
-    """
+    """``dataset`` as the engine reads it: names and labels are derived where it has none."""
     count = _length(split, dataset)
     names, labels = _column(split, dataset, *_NAMES), _column(split, dataset, *_LABELS)
     subjects = _column(split, dataset, "subjects")
@@ -163,9 +158,6 @@ def with_data(
         sets: prepared, by split.
         start: card of the weights, for what the data do not say.
         matched: an evaluator scores what is tested, by classes of its own.
-
-    Raises:
-        UserError: the configuration says otherwise than the data, or nothing says what is needed.
     """
     given, names = {**model.implied, **config.model_args}, decided_by_data(model)
     known = {} if config.ignore_card else start.free_args | start.model_args
@@ -174,7 +166,8 @@ def with_data(
     found |= _num_class(scored, found if config.phase == "test" else {})
     dataset = sets.get("train", sets["test"])
     shape = tuple(read(dataset, [0])[0].shape[1:])
-    of_sample = _arguments_of(model, shape, dataset)
+    of_class: Any = getattr(model.cls, "arguments_of", lambda *_: {})
+    of_sample = as_json(_asked(f"model: {model.name}", lambda: of_class(shape, dataset)))
     found |= of_sample
     faults = [
         f"{config.named(f'model_args.{name}')} is {given[name]}, but the data have {value} "
@@ -202,14 +195,12 @@ def _num_class(scored: Sequence[Dataset], known: Mapping[str, Any]) -> dict[str,
     return {"num_class": len(labels)} if labels and "num_class" not in known else {}
 
 
-def _arguments_of(model: Target, shape: Sequence[int], dataset: Dataset) -> dict[str, Any]:
-    """What the model's class says that follows from a sample; nothing where it does not know."""
-    if not hasattr(model.cls, "arguments_of"):
-        return {}
+def _asked(title: str, question: Callable[[], Any]) -> Any:
+    """The answer of somebody's dataset; what it raises instead is one line."""
     try:
-        return as_json(model.cls.arguments_of(shape, dataset))
-    except Exception as error:  # anybody's class
-        raise UserError(f"model: {model.name}: {told(error)}") from error
+        return question()
+    except Exception as error:
+        raise UserError(f"{title}: {told(error)}") from error
 
 
 def _length(split: str, dataset: Any) -> int:
@@ -220,10 +211,7 @@ def _length(split: str, dataset: Any) -> int:
                 f"feeder: {kind.__module__}.{kind.__name__} has no {method}; a dataset needs "
                 f"__len__ and __getitem__ (see torchlight/contract.py)"
             )
-    try:
-        count = len(dataset)
-    except Exception as error:
-        raise UserError(f"{split} split: its length: {told(error)}") from error
+    count = _asked(f"{split} split: its length", lambda: len(dataset))
     if count == 0:
         raise UserError(f"the {split} split has no samples")
     return count
@@ -232,10 +220,7 @@ def _length(split: str, dataset: Any) -> int:
 def _column(split: str, dataset: Any, *names: str) -> tuple[str, list[Any]] | None:
     """The first of the attributes ``names`` that lists something, and what it lists."""
     for name in names:
-        try:
-            value = getattr(dataset, name, None)
-        except Exception as error:
-            raise UserError(f"{split} split: its {name}: {told(error)}") from error
+        value = _asked(f"{split} split: its {name}", partial(getattr, dataset, name, None))
         if isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim:
             return name, value.tolist()
         if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
@@ -282,15 +267,8 @@ def sample_title(split: str, name: str) -> str:
 
 
 def _sample(dataset: Any, index: int, title: str, n: int) -> tuple[np.ndarray, Any]:
-    """Inputs and label of ``dataset[index]``.
-
-    Raises:
-        UserError: it cannot be read, or is something else.
-    """
-    try:
-        found = dataset[index]
-    except Exception as error:
-        raise UserError(f"{title} cannot be read: {told(error)}") from error
+    """Inputs and label of ``dataset[index]``."""
+    found = _asked(f"{title} cannot be read", lambda: dataset[index])
     if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
         size = f" of {len(found)}" if isinstance(found, (tuple, list)) else ""
         raise UserError(
@@ -306,17 +284,10 @@ def _sample(dataset: Any, index: int, title: str, n: int) -> tuple[np.ndarray, A
 
 
 def _numbers(inputs: Any, title: str) -> np.ndarray:
-    """Inputs as an array of numbers.
-
-    Raises:
-        UserError: they are none.
-    """
-    try:
-        if isinstance(inputs, torch.Tensor):
-            inputs = inputs.detach().cpu().float()
-        array = np.asarray(inputs)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{title}: its inputs are no array: {told(error)}") from error
+    """Inputs as an array of numbers."""
+    if isinstance(inputs, torch.Tensor):
+        inputs = inputs.detach().cpu().float()
+    array = _asked(f"{title}: its inputs are no array", lambda: np.asarray(inputs))
     if array.dtype.kind not in "fiub":
         raise UserError(f"{title}: its inputs are {array.dtype} {array.shape}, expected numbers")
     return array

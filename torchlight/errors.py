@@ -7,7 +7,8 @@ import traceback
 class UserError(Exception):
     """One line: what is wrong, in which file (line, key), what to do.
 
-    Root scripts print it without a traceback and exit with status 2.
+    Root scripts print it without a traceback and exit with status 2. Whatever reads what a user
+    gave may raise it; docstrings name other errors.
     """
 
 

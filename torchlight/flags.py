@@ -36,9 +36,6 @@ def parse(
 
     Args:
         own: a command's own flags, parsed by it before; here for the help and for suggestions.
-
-    Raises:
-        UserError: all faults of the file and of the flags, in one message.
     """
     path, flags = _read_flags(argv, description, own)
     values, files = read_layers(path)
@@ -136,11 +133,7 @@ def _dotted(key: str, flag: Any) -> list[str]:
 
 
 def _flag_value(key: str, flag: Any, values: Mapping[str, Any]) -> Any:
-    """A flag's words as the value of ``key``; key=value pairs are laid over the YAML's mapping.
-
-    Raises:
-        UserError: a pair without "=", or a value that is no YAML.
-    """
+    """A flag's words as the value of ``key``; key=value pairs are laid over the YAML's mapping."""
     kind, name = _kind(Config.model_fields[key].annotation), f"--{key.replace('_', '-')}"
     if kind == "list":
         words = [_word(name, word) for word in flag]

@@ -26,9 +26,6 @@ def open_splits(
     Args:
         build: makes a dataset of the arguments under a key of the configuration.
         known: names of the arguments that it takes.
-
-    Raises:
-        UserError: a dataset does not keep the contract; classes or subjects that it has not.
     """
     seeded = {"seed": config.seed} if "seed" in known else {}
 
@@ -85,11 +82,7 @@ def _of_classes(split: str, dataset: Dataset, classes: Sequence[int] | None) -> 
 
 
 def subset(split: str, dataset: Dataset, keep: set[str]) -> Dataset:
-    """The samples whose names are in ``keep``.
-
-    Raises:
-        UserError: some are not there.
-    """
+    """The samples whose names are in ``keep``."""
     names = dataset.sample_names
     absent = keep - set(names)
     if absent:
@@ -104,9 +97,6 @@ def held_out_names(
     """Names of the training samples to hold out: those of ``subjects``, or a ``fraction``.
 
     The fraction is drawn class by class, from ``seed`` alone.
-
-    Raises:
-        UserError: unknown subjects, nothing held out, nothing left, or too few samples.
     """
     names = np.asarray(dataset.sample_names)
     if subjects is not None:

@@ -25,9 +25,6 @@ def read_layers(path: str | Path) -> _Layers:
     ``base`` is a path from the file's own folder, or a list of such, the last uppermost. Mappings
     are merged key by key, anything else is replaced. A file may only be based on those in the
     working directory, or in the folder above its own.
-
-    Raises:
-        UserError: a file is absent, outside or wrong (see ``read_yaml``), or based on itself.
     """
     first = Path(path)
     return _layers(first, (Path.cwd(), _real(first).parent.parent), (), {})
@@ -83,11 +80,7 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping of text keys; aliases, doubled keys and huge files are refused.
-
-    Raises:
-        UserError: absent, unreadable, not YAML, or not such a mapping.
-    """
+    """Read a YAML mapping of text keys; aliases, doubled keys and huge files are refused."""
     file, data = Path(path), b""
     try:
         data = read_bounded(file, _LARGEST_YAML_BYTES)

@@ -5,6 +5,7 @@ is defined there: a YAML of a stranger cannot reach ``os.system``. Arguments are
 real signature before anything is built, so that a typing error costs a second, not an epoch.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -65,10 +66,8 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that JSON can hold, as they come back from it: tuples as lists."""
     plain = {}
     for name, value in values.items():
-        try:
+        with contextlib.suppress(TypeError, ValueError):  # an object of a class, say
             plain[name] = json.loads(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError):  # an object of a class, say
-            continue
     return plain
 
 
@@ -112,10 +111,6 @@ def resolve(
         allowed: top-level packages that names may lead into.
         within: module whose classes are allowed, and plain names are of.
         kind: what the class must be.
-
-    Raises:
-        UserError: the name is empty, relative, not allowed, not importable, missing, no class, or
-            of another kind.
     """
     ours, implied = aliases.get(name, (name, {}))
     ours = f"{within}.{ours}" if within and ours and "." not in ours else ours
@@ -182,24 +177,19 @@ def with_parts(
 
     Which of the target's arguments are such names, the attribute ``parts`` of its class says, and
     how many of their arguments the target gives itself. ``<part>_args`` are the others.
-
-    Raises:
-        UserError: as ``resolve``, or what is named does not take these arguments.
     """
     result = {**target.implied, **arguments}
     for part, count in getattr(target.cls, "parts", {}).items():
         name = result.get(part, getattr(target.parameters.get(part), "default", None))
-        if not isinstance(name, str) or "." not in name:
-            continue
-        found, own = resolve(where(f"{key}.{part}"), name, aliases, allowed), f"{part}_args"
-        given = result.get(own) or {}
-        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-            raise UserError(f"{key}.{own}: {given!r:.80} is no mapping of names to values")
-        set_there = list(found.parameters)[:count]
-        faults = binding_faults(f"{key}.{own}", found, given, where, set_there)
-        if faults:
-            raise UserError("; ".join(faults))
-        result |= {part: found.cls, own: {**found.implied, **given}}
+        if isinstance(name, str) and "." in name:
+            found, own = resolve(where(f"{key}.{part}"), name, aliases, allowed), f"{part}_args"
+            given = result.get(own) or {}
+            if not isinstance(given, Mapping):
+                raise UserError(f"{key}.{own}: {given!r:.80} is no mapping of names to values")
+            _refuse(
+                binding_faults(f"{key}.{own}", found, given, where, [*found.parameters][:count])
+            )
+            result |= {part: found.cls, own: {**found.implied, **given}}
     return result
 
 
@@ -214,33 +204,33 @@ def with_each_built(
     An item is a name or a mapping of ``name`` and arguments. A plain name is one of the module that
     is the list's home; where that is None, it stays. Arguments within ``..._args`` are treated
     likewise.
-
-    Raises:
-        UserError: as ``resolve``, or what an item names does not take its arguments.
     """
-
-    def built(where: str, item: Any, home: str | None) -> Any:
-        if home is None and isinstance(item, str) and "." not in item:
-            return item
-        own = dict(item) if isinstance(item, Mapping) else {"name": item}
-        name = own.pop("name", None)
-        if not isinstance(name, str):
-            raise UserError(f"{where}: {item!r:.80} is neither a name nor name and arguments")
-        target = resolve(where, name if "." in name else f"{home}.{name}", {}, allowed)
-        faults = binding_faults(where, target, own)
-        if faults:
-            raise UserError("; ".join(faults))
-        return target.build(own)
-
     result = dict(arguments)
     for name, value in arguments.items():
         inner = f"{key}.{name}"
         if name in homes and isinstance(value, list):
-            home = homes[name]
-            result[name] = [built(f"{inner}[{i}]", item, home) for i, item in enumerate(value)]
+            made = [_built(f"{inner}[{i}]", v, homes[name], allowed) for i, v in enumerate(value)]
+            result[name] = made
         elif name.endswith("_args") and isinstance(value, Mapping):
             result[name] = with_each_built(inner, value, homes, allowed)
     return result
+
+
+def _built(where: str, item: Any, home: str | None, allowed: Iterable[str]) -> Any:
+    if home is None and isinstance(item, str) and "." not in item:
+        return item
+    own = dict(item) if isinstance(item, Mapping) else {"name": item}
+    name = own.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{where}: {item!r:.80} is neither a name nor name and arguments")
+    target = resolve(where, name if "." in name else f"{home}.{name}", {}, allowed)
+    _refuse(binding_faults(where, target, own))
+    return target.build(own)
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def fitted_arguments(

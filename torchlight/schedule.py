@@ -15,7 +15,7 @@ _OURS: Aliases = {name: (f"{__name__}.{name.title()}", {}) for name in ("step", 
 
 
 class Rule:
-    """A schedule: the rate of an epoch from the end of the warm-up on."""
+    """A schedule from the end of the warm-up on."""
 
     def rate(self, epoch: int, base_lr: float, warm_up_epoch: int, num_epoch: int) -> float:
         """The rate of ``epoch`` (from 0; warm-up counts)."""
@@ -43,11 +43,7 @@ class Cosine(Rule):
         self._low = min_lr
 
     def rate(self, epoch: int, base_lr: float, warm_up_epoch: int, num_epoch: int) -> float:
-        """See the class.
-
-        Raises:
-            ValueError: it would rise.
-        """
+        """See the class; a ValueError where it would rise."""
         if self._low > base_lr:
             raise ValueError(f"min_lr is above base_lr {base_lr}")
         done = min((epoch - warm_up_epoch) / max(num_epoch - warm_up_epoch, 1), 1.0)
@@ -55,11 +51,7 @@ class Cosine(Rule):
 
 
 def schedule_of(key: str, name: str) -> Target:
-    """``step``, ``cosine`` or a class of ``torch.optim.lr_scheduler``, which steps by epochs.
-
-    Raises:
-        UserError: there is none of that name, or it needs to see the training.
-    """
+    """``step``, ``cosine`` or a class of ``torch.optim.lr_scheduler``, which steps by epochs."""
     if "." in name.removeprefix(f"{_TORCH}."):
         raise UserError(f'{key}: "{name}" is neither step nor cosine nor a class of {_TORCH}')
     kinds = (Rule, LRScheduler)
@@ -76,9 +68,6 @@ def learning_rates(settings: Mapping[str, Any], epochs: int) -> list[float]:
     """The rates of the first ``epochs`` epochs of a run with these keys of a configuration.
 
     ``base_lr * (epoch + 1) / warm_up_epoch`` below ``warm_up_epoch``, then the schedule's.
-
-    Raises:
-        UserError: as ``schedule_of``, or the schedule does not take its arguments.
     """
     base_lr, warm_up = settings["base_lr"], settings["warm_up_epoch"]
     name, given = settings.get("lr_scheduler", "step"), settings.get("lr_scheduler_args", {})
@@ -87,6 +76,7 @@ def learning_rates(settings: Mapping[str, Any], epochs: int) -> list[float]:
         flat = {"step": settings["step"], "lr_decay_rate": settings["lr_decay_rate"]}
         given = flat | dict(given)
     warm = [base_lr * (epoch + 1) / warm_up for epoch in range(min(warm_up, epochs))]
+    title = f"lr_scheduler_args: {name} {dict(given)!r:.80}"
     try:
         if issubclass(target.cls, Rule):
             rule, rest = target.build(given), range(warm_up, epochs)
@@ -94,10 +84,10 @@ def learning_rates(settings: Mapping[str, Any], epochs: int) -> list[float]:
         else:
             found = _tabulated(target, given, base_lr, epochs - warm_up)
     except Exception as error:  # of torch's: what it makes of arguments that do not suit it
-        raise UserError(f"lr_scheduler_args: {name} {dict(given)!r:.80}: {error}") from error
+        raise UserError(f"{title}: {error}") from error
     bad = [rate for rate in found if not (math.isfinite(rate) and rate >= 0)]
     if bad:
-        raise UserError(f"lr_scheduler_args: {name} {dict(given)!r:.80} gives a rate of {bad[0]}")
+        raise UserError(f"{title} gives a rate of {bad[0]}")
     return warm + found
 
 

@@ -20,16 +20,11 @@ from pydantic_core import SchemaError
 from .files import expanded
 
 _NULLS = ("", "~", "null", "Null", "NULL")
-_TRUTH = {
-    **dict.fromkeys(("true", "yes", "on"), True),
-    **dict.fromkeys(("false", "no", "off"), False),
-}
-_INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
-_BASED = re.compile(r"0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NUMBER = re.compile(r"[-+]?(\.?[0-9][0-9a-zA-Z_.+-]*|\.(inf|Inf|INF|nan|NaN|NAN))")
 _PATH_TYPE = re.compile(r"\bPath(Like)?\b")
 _PATH_NAME = re.compile(r"(^|_)(path|dir|root|file|folder)$")
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 class Plain(str):
@@ -46,23 +41,21 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(
-                None, None, "aliases (*name) are not accepted", event.start_mark
-            )
+            _refuse("aliases (*name) are not accepted", self.peek_event())
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'key "{key}" appears twice', key_node.start_mark
-                )
-            seen.add(key)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                _refuse(f'key "{key.value}" appears twice', key)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         found = super().construct_mapping(node, deep)
         return {str(k) if isinstance(k, Plain) else k: value for k, value in found.items()}
+
+
+def _refuse(fault: str, place: Any) -> None:
+    raise yaml.constructor.ConstructorError(None, None, fault, place.start_mark)
 
 
 def _construct_text(loader: Loader, node: Any) -> str:
@@ -82,10 +75,8 @@ def meaning(value: Any) -> Any:
         return value
     if value in _NULLS or value == "None":
         return None
-    if value.lower() in _TRUTH:
-        return _TRUTH[value.lower()]
     number = _number(value)
-    return str(value) if number is None else number
+    return _TRUTH.get(value.lower(), str(value) if number is None else number)
 
 
 def fitted(kind: Any, value: Any) -> Any:
@@ -97,30 +88,6 @@ def fitted(kind: Any, value: Any) -> Any:
         if not type_fault(kind, reading):
             return reading
     return meaning(value)
-
-
-def type_fault(kind: Any, value: Any) -> str:
-    """What keeps a value of a configuration from being of type ``kind``; "" if nothing does.
-
-    What configurations cannot hold, such as tuples and paths, may be given as lists and text.
-    Parameters without a type take anything.
-    """
-    if kind in (inspect.Parameter.empty, Any) or isinstance(kind, str):
-        return ""
-    try:
-        strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        adapter: TypeAdapter[Any] = TypeAdapter(kind, config=strict)
-    except (PydanticUserError, SchemaError):  # a type that cannot be checked, such as a protocol
-        return ""
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        try:
-            adapter.validate_json(json.dumps(value))
-        except (ValidationError, TypeError, ValueError):
-            message = error.errors()[0]["msg"]
-            return f"{message[:1].lower()}{message[1:]}"
-    return ""
 
 
 def fitted_argument(parameter: inspect.Parameter, value: Any) -> Any:
@@ -141,25 +108,45 @@ def fitted_argument(parameter: inspect.Parameter, value: Any) -> Any:
     return expanded(result) if isinstance(result, str) else result
 
 
+def type_fault(kind: Any, value: Any) -> str:
+    """What keeps a value of a configuration from being of type ``kind``; "" if nothing does.
+
+    What configurations cannot hold, such as tuples and paths, may be given as lists and text.
+    Parameters without a type take anything.
+    """
+    if kind in (inspect.Parameter.empty, Any) or isinstance(kind, str):
+        return ""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind, config=_STRICT)
+    except (PydanticUserError, SchemaError):  # a type that cannot be checked, such as a protocol
+        return ""
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        try:
+            adapter.validate_json(json.dumps(value))
+        except (ValidationError, TypeError, ValueError):
+            message = error.errors()[0]["msg"]
+            return f"{message[:1].lower()}{message[1:]}"
+    return ""
+
+
 def _readings(branches: Collection[Any], value: Any) -> Iterator[Any]:
     """What ``value`` may mean, the likeliest first."""
+    mappings, sequences = _inner(branches, Mapping), _inner(branches, Collection)
     if isinstance(value, dict):
-        for inner in _elements(branches, Mapping):
-            yield {key: fitted(inner, item) for key, item in value.items()}
-    elif isinstance(value, list):
-        for inner in _elements(branches, Collection):
-            yield [fitted(inner, item) for item in value]
-    else:
-        yield from _text_readings(value) if isinstance(value, str) else (value,)
-        empty = isinstance(value, Plain) and value in _NULLS
-        if empty and any(True for _ in _elements(branches, Mapping)):
-            yield {}
-        for inner in _elements(branches, Collection):
-            if empty:
-                yield []
-            elif isinstance(value, Plain) and "," in value:
-                yield [fitted(inner, Plain(part.strip())) for part in value.split(",")]
-            yield [fitted(inner, value)]
+        yield from ({key: fitted(kind, v) for key, v in value.items()} for kind in mappings)
+        return
+    if isinstance(value, list):
+        yield from ([fitted(kind, v) for v in value] for kind in sequences)
+        return
+    yield from _text_readings(value) if isinstance(value, str) else (value,)
+    if isinstance(value, Plain) and value in _NULLS:
+        yield from ({}, []) if mappings else ([],)
+    for kind in sequences:
+        if isinstance(value, Plain) and "," in value:
+            yield [fitted(kind, Plain(part.strip())) for part in value.split(",")]
+        yield [fitted(kind, value)]
 
 
 def _text_readings(text: str) -> Iterator[Any]:
@@ -195,28 +182,26 @@ def _branches(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _elements(branches: Collection[Any], base: type) -> Iterator[Any]:
+def _inner(branches: Collection[Any], base: type) -> list[Any]:
     """The types of what is in the mappings (their values), or in the sequences, among types."""
+    found = []
     for branch in branches:
         origin = get_origin(branch) or branch
-        if not (isinstance(origin, type) and issubclass(origin, base)):
-            continue
-        if issubclass(origin, str | bytes) or (base is Collection and issubclass(origin, Mapping)):
-            continue
-        inner = [argument for argument in get_args(branch) if argument is not ...]
-        several = Union[tuple(inner)] if inner else Any  # noqa: UP007 (as many as there are)
-        yield inner[-1] if inner and base is Mapping else several
+        other = (str, bytes) if base is Mapping else (str, bytes, Mapping)
+        if isinstance(origin, type) and issubclass(origin, base) and not issubclass(origin, other):
+            inner = [argument for argument in get_args(branch) if argument is not ...]
+            several = Union[tuple(inner)] if inner else Any  # noqa: UP007 (as many as there are)
+            found.append(inner[-1] if inner and base is Mapping else several)
+    return found
 
 
 def _number(text: str) -> int | float | None:
     """The number that ``text`` is, as YAML 1.2 writes them; underscores are allowed."""
-    try:
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _BASED.fullmatch(text):
-            return int(text, 0)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else None
-    except ValueError:  # "1__0", or thousands of digits
-        return None
+    if _NUMBER.fullmatch(text):
+        special = re.sub(r"\.(?=[inIN])", "", text)  # .inf, .nan
+        for read in (int, lambda word: int(word, 0), float):
+            try:
+                return read(special)
+            except ValueError:  # also of "1__0", or thousands of digits
+                continue
+    return None

@@ -30,10 +30,6 @@ def check_model(
         datasets: prepared, by split.
         matched: an evaluator scores what is tested, by classes of its own.
         mistakes: exceptions whose message is made for the user.
-
-    Raises:
-        UserError: a label that the model has no class for, inputs that the model does not take or
-            that are not finite, class names or ``classes`` of another number than its classes.
     """
     classes = 0
     scored = {split: own for split, own in datasets.items() if split == "train" or not matched}

@@ -9,11 +9,7 @@ from ..errors import UserError, printable
 
 
 def check_optimizer(config: Config, components: Components | None) -> None:
-    """Take a step with nothing.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Take a step with nothing."""
     if components is None:
         return
     target, weight = components.optimizer, nn.Parameter(torch.zeros(2, 2))

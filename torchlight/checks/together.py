@@ -19,9 +19,6 @@ def check_data(
         sets: the datasets by split.
         start: card of the weights.
         classes: whether they must have the same classes.
-
-    Raises:
-        UserError: names every difference with both values, and what to say.
     """
     test = described(sets["test"])
     train = described(sets["train"]) if "train" in sets else test
