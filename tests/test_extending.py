@@ -98,6 +98,13 @@ def test_an_optimiser_a_schedule_and_averaging(train):
     assert "averaging ema" in log
 
 
+def test_a_logger(train, tmp_path):
+    train("A logger")
+    lines = (tmp_path / "w" / "numbers.txt").read_text().splitlines()
+    rows = (tmp_path / "w" / "curves.csv").read_text().splitlines()[1:]
+    assert [line.split()[1] for line in lines] == [row.split(",")[1] for row in rows]
+
+
 def test_a_data_set_of_another_skeleton(train):
     data = ("train_feeder_args", "test_feeder_args")
     _, card = train("A data set of another skeleton", less=data)
@@ -108,7 +115,13 @@ def test_a_data_set_of_another_skeleton(train):
 
 
 def test_all_of_it_at_once(train):
-    titles = ("A head", "A stream", "What it trains with", "A data set of another skeleton")
+    titles = (
+        "A head",
+        "A stream",
+        "A logger",
+        "What it trains with",
+        "A data set of another skeleton",
+    )
     less = ("train_feeder_args", "test_feeder_args")
     own = {"transforms": [{"name": "parts.Jitter", "metres": 0.1}]}
     over = {"warm_up_epoch": 0, "averaging_args": {"start_epoch": 0}, "train_feeder_args": own}

@@ -27,7 +27,7 @@ from .errors import UserError
 from .evaluation import Evaluation
 from .files import atomic_write, reason
 from .log import warn
-from .registry import binding_faults, resolve
+from .registry import built
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -146,25 +146,15 @@ class WandB:
 
 
 def make_loggers(config: Config, allowed: Iterable[str]) -> list[Logger]:
-    """The loggers of a configuration; a plain name is a class of this module.
-
-    Raises:
-        UserError: no such class, or one that does not take its arguments.
-    """
+    """The loggers of a configuration; a plain name is a class of this module."""
     made = []
     for number, item in enumerate(config.loggers if config.phase == "train" else []):
-        own = {"name": item} if isinstance(item, str) else dict(item)
-        where, name = f"loggers[{number}]", str(own.pop("name", ""))
-        target = resolve(where, name, {}, {*allowed, "torchlight"}, within=__name__)
-        faults = binding_faults(where, target, own)
-        faults += [
-            f"{where}: {target.name} has no method {method}"
-            for method in ("start", "log", "close")
-            if not callable(getattr(target.cls, method, None))
-        ]
-        if faults:
-            raise UserError("; ".join(faults))
-        made.append(target.build(own))
+        where = f"loggers[{number}]"
+        logger = built(where, item, __name__, {*allowed, "torchlight"})
+        for method in ("start", "log", "close"):
+            if not callable(getattr(logger, method, None)):
+                raise UserError(f"{where}: {type(logger).__name__} has no method {method}")
+        made.append(logger)
     return made
 
 

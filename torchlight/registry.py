@@ -193,7 +193,7 @@ def with_parts(
     return result
 
 
-def with_each_built(
+def with_eachbuilt(
     key: str,
     arguments: Mapping[str, Any],
     homes: Mapping[str, str | None],
@@ -209,14 +209,15 @@ def with_each_built(
     for name, value in arguments.items():
         inner = f"{key}.{name}"
         if name in homes and isinstance(value, list):
-            made = [_built(f"{inner}[{i}]", v, homes[name], allowed) for i, v in enumerate(value)]
+            made = [built(f"{inner}[{i}]", v, homes[name], allowed) for i, v in enumerate(value)]
             result[name] = made
         elif name.endswith("_args") and isinstance(value, Mapping):
-            result[name] = with_each_built(inner, value, homes, allowed)
+            result[name] = with_eachbuilt(inner, value, homes, allowed)
     return result
 
 
-def _built(where: str, item: Any, home: str | None, allowed: Iterable[str]) -> Any:
+def built(where: str, item: Any, home: str | None, allowed: Iterable[str]) -> Any:
+    """What an item of a list names, built of its arguments; see ``with_each_built``."""
     if home is None and isinstance(item, str) and "." not in item:
         return item
     own = dict(item) if isinstance(item, Mapping) else {"name": item}
