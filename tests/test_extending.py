@@ -98,6 +98,12 @@ def test_an_optimiser_a_schedule_and_averaging(train):
     assert "averaging ema" in log
 
 
+def test_one_stream_of_ones_own_alone(train):
+    alone = {"streams": "parts.Centred"}
+    _, card = train(train_feeder_args=alone, test_feeder_args=alone)
+    assert card.data["streams"] == ["parts.Centred"]
+
+
 def test_a_logger(train, tmp_path):
     train("A logger")
     lines = (tmp_path / "w" / "numbers.txt").read_text().splitlines()
@@ -137,6 +143,9 @@ def test_all_of_it_at_once(train):
         (["--model-args", "head=parts.LastFrame", "head_args.x=1"], "head_args.x: parts.LastFrame"),
         (["--model-args", "head=os.path"], "say --allow-import os"),
         (["--train-feeder-args", "streams=[parts.Centre]"], '(did you mean "Centred"?)'),
+        (["--loggers", "TensorBord"], 'no class "TensorBord" (did you mean "TensorBoard"?)'),
+        (["--loggers", "CSV", "{name: parts.Lines, path: x}"], "loggers[1].path: parts.Lines"),
+        (["--loggers", "parts.Jitter"], "loggers[0]: Jitter has no method start"),
     ],
 )
 def test_a_wrong_name_is_one_line(train, capsys, tmp_path, words, said):

@@ -73,6 +73,11 @@ def test_the_list_may_be_whole_and_testing_must_agree_in_its_preprocessing(run, 
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("one", [{"name": "marking.Mark", "value": 2.5}, "Centre"])
+def test_one_alone_may_do_without_the_list(run, one):
+    assert run(one)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("transforms", "said"),
     [

@@ -10,7 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from .cli import Parser
-from .config import Config, build
+from .config import Arguments, Config, build
 from .distributed import add_launcher_flags, launched_size
 from .errors import UserError
 from .files import expanded
@@ -118,11 +118,9 @@ def _help(known: FieldInfo) -> str:
 
 def _kind(annotation: Any) -> str:
     """Whether a field is written as a list, as key=value pairs, as a switch, or as one word."""
-    if annotation is bool:
-        return "bool"
-    branches = getattr(annotation, "__args__", ()) if get_origin(annotation) is not dict else ()
-    origins = {get_origin(annotation), *(get_origin(branch) for branch in branches)}
-    return "dict" if dict in origins else "list" if list in origins else "word"
+    if annotation in (bool, Arguments):
+        return "bool" if annotation is bool else "dict"
+    return "list" if "list[" in str(annotation) else "word"
 
 
 def _dotted(key: str, flag: Any) -> list[str]:

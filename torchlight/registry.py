@@ -193,7 +193,7 @@ def with_parts(
     return result
 
 
-def with_eachbuilt(
+def with_each_built(
     key: str,
     arguments: Mapping[str, Any],
     homes: Mapping[str, str | None],
@@ -202,26 +202,27 @@ def with_eachbuilt(
     """``arguments`` (the value of ``key``) with each item of the lists in ``homes`` built.
 
     An item is a name or a mapping of ``name`` and arguments. A plain name is one of the module that
-    is the list's home; where that is None, it stays. Arguments within ``..._args`` are treated
-    likewise.
+    is the list's home; where that is None, what is no dotted name stays. Arguments within
+    ``..._args`` are treated likewise.
     """
     result = dict(arguments)
     for name, value in arguments.items():
         inner = f"{key}.{name}"
-        if name in homes and isinstance(value, list):
-            made = [built(f"{inner}[{i}]", v, homes[name], allowed) for i, v in enumerate(value)]
-            result[name] = made
+        items = [value] if isinstance(value, str) and "." in value else value
+        if name in homes and isinstance(items, list):
+            home = homes[name]
+            result[name] = [built(f"{inner}[{i}]", v, home, allowed) for i, v in enumerate(items)]
         elif name.endswith("_args") and isinstance(value, Mapping):
-            result[name] = with_eachbuilt(inner, value, homes, allowed)
+            result[name] = with_each_built(inner, value, homes, allowed)
     return result
 
 
 def built(where: str, item: Any, home: str | None, allowed: Iterable[str]) -> Any:
     """What an item of a list names, built of its arguments; see ``with_each_built``."""
-    if home is None and isinstance(item, str) and "." not in item:
-        return item
     own = dict(item) if isinstance(item, Mapping) else {"name": item}
     name = own.pop("name", None)
+    if home is None and not (isinstance(name, str) and "." in name):
+        return item
     if not isinstance(name, str):
         raise UserError(f"{where}: {item!r:.80} is neither a name nor name and arguments")
     target = resolve(where, name if "." in name else f"{home}.{name}", {}, allowed)

@@ -136,11 +136,14 @@ def _readings(branches: Collection[Any], value: Any) -> Iterator[Any]:
     mappings, sequences = _inner(branches, Mapping), _inner(branches, Collection)
     if isinstance(value, dict):
         yield from ({key: fitted(kind, v) for key, v in value.items()} for kind in mappings)
+        yield from ([fitted(kind, value)] for kind in sequences)
         return
     if isinstance(value, list):
         yield from ([fitted(kind, v) for v in value] for kind in sequences)
         return
-    yield from _text_readings(value) if isinstance(value, str) else (value,)
+    words = _text_readings(value) if isinstance(value, str) else (value,)
+    lists = len(sequences) == len([b for b in branches if b is not type(None)])
+    yield from (word for word in words if not (lists and isinstance(word, str)))
     if isinstance(value, Plain) and value in _NULLS:
         yield from ({}, []) if mappings else ([],)
     for kind in sequences:
