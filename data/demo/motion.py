@@ -246,7 +246,9 @@ def act(action: Action, phase: np.ndarray, reach: float, engaged: np.ndarray) ->
     """
     moved = action.move(phase % 1.0, reach)
     still = np.zeros_like(phase)
-    return {name: rest + engaged * (moved.get(name, still + rest) - rest) for name, rest in REST.items()}
+    return {
+        name: rest + engaged * (moved.get(name, still + rest) - rest) for name, rest in REST.items()
+    }
 
 
 def mirrored(pose: Pose) -> Pose:
