@@ -55,20 +55,13 @@ def choose_exemplars(
 def _ordered(members: Sequence[str], rule: str | Sequence[str]) -> list[str]:
     """The samples of one class that may be exemplars, the best first."""
     if not isinstance(rule, str):
-        own = set(members)
-        return [name for name in rule if name in own]
+        return [name for name in rule if name in set(members)]
     if rule == "first":
         return sorted(members)
-    named = _named_by_protocol(members)
-    return [named, *sorted(set(members) - {named})]
-
-
-def _named_by_protocol(members: Sequence[str]) -> str:
-    """The exemplar of the class whose NTU sample names are ``members``."""
     action = members[0][-4:]
-    named = [name for name in EXEMPLARS if name.endswith(action)]
-    if not named:
+    named = next((name for name in EXEMPLARS if name.endswith(action)), None)
+    if named is None:
         raise DataError(f"exemplars: the ntu protocol has none for {action}; use the rule first")
-    if named[0] not in members:
-        raise DataError(f"one-shot: the exemplar {named[0]} is missing from the data set")
-    return named[0]
+    if named not in members:
+        raise DataError(f"one-shot: the exemplar {named} is missing from the data set")
+    return [named, *sorted(set(members) - {named})]

@@ -68,8 +68,12 @@ def write_store(
     with atomic_write(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         shape = (int(offsets[-1]), NTU.num_point, 3)
         joints = file.create_dataset("joints", shape, "<f4")
-        for start, block in _blocks(offsets, sequences):
-            joints[start : start + len(block)] = block
+        start = 0
+        for end, sequence in zip(offsets[1:].tolist(), sequences, strict=True):
+            if sequence.shape[0] * sequence.shape[1] != end - start:
+                raise ValueError(f"row {start}: not the announced number of frames and actors")
+            joints[start:end] = sequence.reshape(-1, NTU.num_point, 3)
+            start = end
         tables: dict[str, np.ndarray] = {
             "offsets": offsets,
             "actors": actors.astype(np.uint8),
@@ -99,26 +103,6 @@ def checksum(tables: Mapping[str, np.ndarray], *attributes: str | int) -> int:
             np.ascontiguousarray(tables[name]).data, zlib.crc32(name.encode(), total)
         )
     return total
-
-
-def _blocks(
-    offsets: np.ndarray, sequences: Iterable[np.ndarray], size: int = 2**16
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Gather sequences to blocks of at least ``size`` rows; yields (first row, rows)."""
-    gathered: list[np.ndarray] = []
-    start = position = 0
-    for number, sequence in enumerate(sequences):
-        if position + sequence.shape[0] * sequence.shape[1] != offsets[number + 1]:
-            raise ValueError(f"sample {number}: not the announced number of frames and actors")
-        gathered.append(sequence.reshape(-1, NTU.num_point, 3))
-        position = int(offsets[number + 1])
-        if position - start >= size:
-            yield start, np.concatenate(gathered)
-            gathered, start = [], position
-    if gathered:
-        yield start, np.concatenate(gathered)
-    if position != offsets[-1]:
-        raise ValueError("fewer samples than announced")
 
 
 class Store:

@@ -11,13 +11,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from data.demo.__main__ import main as demo
 from launch import ENVIRONMENT, command
 from toy_run import ALLOW, assert_same_run, train
 
 import eigen_normalization
 import ensemble
 import test_oneshot
+from data.demo.__main__ import main as demo
 from data.preparation.command import read
 from torchlight.resilience import locks
 

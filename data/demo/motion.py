@@ -244,11 +244,9 @@ def act(action: Action, phase: np.ndarray, reach: float, engaged: np.ndarray) ->
     ``reach`` is the size of the movement, 1 being ordinary; ``engaged`` (T,) leads from rest, 0,
     to the action, 1.
     """
-    moved = action.move(phase % 1.0, reach)
-    still = np.zeros_like(phase)
-    return {
-        name: rest + engaged * (moved.get(name, still + rest) - rest) for name, rest in REST.items()
-    }
+    pose = {channel: np.full_like(phase, rest) for channel, rest in REST.items()}
+    pose |= action.move(phase % 1.0, reach)
+    return {channel: rest + engaged * (pose[channel] - rest) for channel, rest in REST.items()}
 
 
 def mirrored(pose: Pose) -> Pose:

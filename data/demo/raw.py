@@ -1,9 +1,7 @@
 """Write joints as a raw NTU RGB+D ``.skeleton`` file.
 
-The format is text: the number of frames; for each frame the number of bodies; for each body a
-line of ten fields (id, six flags, lean x and y, tracking state), the number of joints, and a line
-of twelve for each joint (x, y, z in metres, the joint in the depth and in the colour image, an
-orientation quaternion w x y z, the tracking state).
+The format is that of ``data/preparation/recording.py``. The nine fields after x, y, z are the joint
+in the depth and in the colour image, an orientation quaternion w x y z, and the tracking state.
 """
 
 import os

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from data.demo.__main__ import main
 
 from data import demo
+from data.demo.__main__ import main
 from data.demo.motion import ACTIONS, REST, Body, act, joint_positions, mirrored
 from data.errors import DataError
 from data.skeletons import NTU

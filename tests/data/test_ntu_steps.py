@@ -11,9 +11,9 @@ import sys
 import time
 
 import pytest
-from data.demo.__main__ import write_raw
 
 from data.demo import samples
+from data.demo.__main__ import write_raw
 from data.errors import DataError
 from data.preparation import command as ntu_cli
 from data.preparation.recording import SampleFault

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 import toy
 import yaml
-from data.demo.__main__ import write_raw
 from torch import nn
 
 from data import ucla
 from data.demo import samples
+from data.demo.__main__ import write_raw
 from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
