@@ -77,7 +77,12 @@ class Feeder(SkeletonDataset):
         seed: int = 0,
         dtype: str = "float32",
     ) -> None:
-        _refuse(random_shift=random_shift, random_move=random_move, normalization=normalization)
+        published = {"random_shift": random_shift, "random_move": random_move}
+        for name, value in {**published, "normalization": normalization}.items():
+            if value:
+                raise DataError(
+                    f"{name}: has no effect on NW-UCLA; leave it out or set it to False"
+                )
         split = resolve_split(split, label_path)
         window = WINDOW if window_size == -1 else at_least_one("window_size", window_size)
         one_of("dtype", dtype, ("float32", "float64"))
@@ -91,14 +96,14 @@ class Feeder(SkeletonDataset):
         if streams is None:
             streams = one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS)
         training = split == "train" if augment is None else augment
-        own = training_transforms(window) if training else test_transforms(window)
+        own = _published(window, training)
         if only_transforms:
             asked = -1 if window == WINDOW else window_size
             refuse_unheard(Feeder, transforms, augment=augment or None, window_size=asked)
             own, decided_by["window"] = [], {}
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
-            _source(root, cache_dir, split, _views(split, views), debug, kept_as),
+            _source(root, cache_dir, split, views, debug, kept_as),
             transforms=[*own, *transforms],
             streams=streams,
             repeat=repeat,
@@ -111,13 +116,10 @@ class Feeder(SkeletonDataset):
 _PUBLISHED_STREAMS = ("joint", "bone", "motion", "bone motion")
 
 
-def test_transforms(window: int) -> list[Transform]:
-    """The published test path: deterministic."""
-    return [Centre(joint=1), UnitBox(), EvenFrames(window=window)]
-
-
-def training_transforms(window: int) -> list[Transform]:
-    """The published training path. (The box undoes the scale, and centring, left out here.)"""
+def _published(window: int, training: bool) -> list[Transform]:
+    """The published list. In training the box undoes the scale, and centring, left out here."""
+    if not training:
+        return [Centre(joint=1), UnitBox(), EvenFrames(window=window)]
     rotate = RandomRotate(degrees=[60, 60, 0], order="xyz", scale=[0.5, 1.5])
     return [rotate, UnitBox(), RandomFrames(window=window)]
 
@@ -126,11 +128,15 @@ def _source(
     root: str | os.PathLike[str],
     cache_dir: str | os.PathLike[str] | None,
     split: str,
-    views: Sequence[int],
+    views: Sequence[int] | None,
     debug: bool,
     dtype: str,
 ) -> ArraySource:
-    """The split's sequences of these views."""
+    """The split's sequences, of these views or of all."""
+    known = ucla.VIEWS[split]
+    if views is not None and not (views and set(views) <= set(known)):
+        raise DataError(f"views: {list(views)} are not views of the {split} split, {list(known)}")
+    views = known if views is None else views
     data = ucla.load(root, cache_dir)
     frames = np.split(data.joints, np.cumsum(data.lengths)[:-1])
     chosen = [i for i, name in enumerate(data.names) if ucla.parse_name(name).view in views]
@@ -150,14 +156,6 @@ def _source(
     )
 
 
-def _views(split: str, views: Sequence[int] | None) -> tuple[int, ...]:
-    """The views of a split that are asked for, or all of them."""
-    known = ucla.VIEWS[split]
-    if views is not None and not (views and set(views) <= set(known)):
-        raise DataError(f"views: {list(views)} are not views of the {split} split, {list(known)}")
-    return known if views is None else tuple(views)
-
-
 def resolve_split(split: str | None, label_path: str | None) -> str:
     """Return "train" or "test" from either argument; where both are given they must agree."""
     named = None if split is None else one_of("split", split, ("train", "test", "val"))
@@ -169,10 +167,3 @@ def resolve_split(split: str | None, label_path: str | None) -> str:
             raise DataError(f"split {named!r} and label_path {label_path!r} disagree")
         named = found[0]
     return "test" if named in ("test", "val") else "train"
-
-
-def _refuse(**switches: bool) -> None:
-    """Refuse what the published feeder takes and ignores."""
-    for name, value in switches.items():
-        if value:
-            raise DataError(f"{name}: has no effect on NW-UCLA; leave it out or set it to False")

@@ -219,8 +219,9 @@ def _pool(
     """The underlying data set, a feeder for each of its splits."""
     made = _class_of(base) if isinstance(base, str) else base
     known = inspect.signature(made)
-    common: dict[str, Any] = {"augment": augment} if "augment" in known.parameters else {}
-    common |= {**arguments, "seed": seed}
+    common: dict[str, Any] = {**arguments, "seed": seed}
+    if "augment" in known.parameters and not arguments.get("only_transforms"):
+        common.setdefault("augment", augment)
     try:
         known.bind(split=pool[0], **common)
     except TypeError as error:

@@ -14,6 +14,7 @@ from data.store import write_store
 from feeders import feeder_demo, feeder_ntu
 from feeders.dataset import ArraySource, SkeletonDataset
 from feeders.oneshot import Feeder
+from feeders.transforms import Centre, EvenFrames
 from model.published import ALIASES
 from torchlight.layers import read_layers
 from torchlight.registry import resolve
@@ -232,6 +233,16 @@ def test_evaluation_parts_are_never_random() -> None:
             feeder.set_epoch(epoch)
             seen.append(feeder.get_batch(range(len(feeder)))[0])
         assert np.array_equal(*seen) is constant
+
+
+def test_the_whole_list_of_transforms_may_be_said_in_base_args() -> None:
+    transforms = [Centre(joint=1), EvenFrames(window=8)]
+    said = {"performers": 4, "replications": 1, "only_transforms": True, "transforms": transforms}
+    base = "feeders.feeder_demo.Feeder"
+    for part in ("train", "test", "exemplar"):
+        feeder = Feeder(split=part, novel_classes=[0, 5], base=base, base_args=said)
+        assert feeder[0][0].shape == (3, 8, 25, 1)
+        assert feeder.description["preprocessing"] == ["centre"]
 
 
 def test_published_configuration_on_a_store_equals_the_stores_own_split(
