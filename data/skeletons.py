@@ -92,4 +92,89 @@ UCLA = _skeleton(
     center=2,
 )
 
-SKELETONS = {skeleton.name: skeleton for skeleton in (NTU, UCLA)}
+
+# Lin et al., Microsoft COCO, ECCV 2014.
+_COCO_JOINTS = """nose, left eye, right eye, left ear, right ear,
+    left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist,
+    left hip, right hip, left knee, right knee, left ankle, right ankle"""
+_COCO_PARENTS = "0 0 0 1 2  0 0 5 6 7 8  5 6 11 12 13 14"
+COCO17 = _skeleton("coco17", _COCO_JOINTS, _COCO_PARENTS, center=0)
+
+# Fang et al., AlphaPose, PAMI 2022.
+HALPE26 = _skeleton(
+    "halpe26",
+    f"""{_COCO_JOINTS}, head, neck, hip,
+    left big toe, right big toe, left small toe, right small toe, left heel, right heel""",
+    "17 0 0 1 2  18 18 5 6 7 8  19 19 11 12 13 14  18 18 18  15 16 20 21 15 16",
+    center=18,
+)
+
+# Cao et al., OpenPose, PAMI 2021: its older and its newer body.
+_HEAD_AND_ARMS = """nose, neck, right shoulder, right elbow, right wrist,
+    left shoulder, left elbow, left wrist"""
+_LEGS_AND_FACE = """right hip, right knee, right ankle, left hip, left knee, left ankle,
+    right eye, left eye, right ear, left ear"""
+OPENPOSE18 = _skeleton(
+    "openpose18",
+    f"{_HEAD_AND_ARMS}, {_LEGS_AND_FACE}",
+    "1 1 1 2 3  1 5 6  1 8 9 1 11 12  0 0 14 15",
+    center=1,
+)
+OPENPOSE25 = _skeleton(
+    "openpose25",
+    f"""{_HEAD_AND_ARMS}, mid hip, {_LEGS_AND_FACE},
+    left big toe, left small toe, left heel, right big toe, right small toe, right heel""",
+    "1 1 1 2 3  1 5 6  1 8 9 10 8 12 13  0 0 15 16  14 19 14 11 22 11",
+    center=1,
+)
+
+# Bazarevsky et al., BlazePose, 2020; MediaPipe's pose landmarks.
+MEDIAPIPE33 = _skeleton(
+    "mediapipe33",
+    """nose, left eye inner, left eye, left eye outer, right eye inner, right eye, right eye outer,
+    left ear, right ear, left mouth, right mouth,
+    left shoulder, right shoulder, left elbow, right elbow, left wrist, right wrist,
+    left pinky, right pinky, left index, right index, left thumb, right thumb,
+    left hip, right hip, left knee, right knee, left ankle, right ankle,
+    left heel, right heel, left foot index, right foot index""",
+    """0 0 1 2 0 4 5  3 6 0 0  0 0 11 12 13 14  15 16 15 16 15 16
+    11 12 23 24 25 26  27 28 29 30""",
+    center=0,
+)
+
+
+def _face_names() -> str:
+    """68 landmarks; of those on the right the mirror images bear their numbers."""
+    left_of = {i: 16 - i for i in range(8)} | {17 + i: 26 - i for i in range(5)}
+    left_of |= {31: 35, 32: 34, 36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46}
+    left_of |= {48: 54, 49: 53, 50: 52, 59: 55, 58: 56, 60: 64, 61: 63, 67: 65}
+    names = [f"face {i}" for i in range(68)]
+    for right, left in left_of.items():
+        names[right], names[left] = f"right face {right}", f"left face {right}"
+    return ", ".join(names)
+
+
+def _hand_names(side: str) -> str:
+    fingers = ("thumb", "index finger", "middle finger", "ring finger", "little finger")
+    return ", ".join([f"{side} hand", *(f"{side} {f} {i}" for f in fingers for i in range(1, 5))])
+
+
+# Jin et al., Whole-Body Human Pose Estimation in the Wild, ECCV 2020: body, feet, face, hands.
+COCO133 = _skeleton(
+    "coco133",
+    f"""{_COCO_JOINTS},
+    left big toe, left small toe, left heel, right big toe, right small toe, right heel,
+    {_face_names()}, {_hand_names("left")}, {_hand_names("right")}""",
+    f"""{_COCO_PARENTS}  15 17 15 16 20 16
+    24 25 26 27 28 29 30 31 0 31 32 33 34 35 36 37 38  41 42 43 44 0 0 45 46 47 48
+    0 50 51 52 55 56 53 56 57  60 61 62 0 62 63 0 65 66 67 70 65
+    72 73 74 56 74 75 76 79 80 74 80 81  84 85 74 85 86 89 80 89
+    9 91 92 93 94 91 96 97 98 91 100 101 102 91 104 105 106 91 108 109 110
+    10 112 113 114 115 112 117 118 119 112 121 122 123 112 125 126 127 112 129 130 131""",
+    center=0,
+)
+
+_ALL = (NTU, UCLA, COCO17, COCO133, MEDIAPIPE33, OPENPOSE18, OPENPOSE25, HALPE26)
+SKELETONS = {skeleton.name: skeleton for skeleton in _ALL}
+FLAT = frozenset({"coco17", "coco133", "openpose18", "openpose25", "halpe26"})
+"""Of joints found in images: x, y and a score."""

@@ -17,15 +17,18 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = {"data", "feeders", "model", "torchlight", "tests"}
 SCRIPTS = ("main_multigpu", "eigen_normalization", "ensemble", "test_oneshot")
 ALLOWED = {
-    "data": {"data", "torchlight.files", "torchlight.untrusted"},
+    "data": {"data", "torchlight.files", "torchlight.untrusted", "torchlight.fusion.unpickle"},
     "model": {"model", "data.skeletons"},
     "feeders": {"feeders", "data"},
     "torchlight": {"torchlight"},
 }
-WITHOUT_TORCH = ("__init__.py", "errors.py", "files.py", "untrusted.py")
+WITHOUT_TORCH = (
+    *("__init__.py", "errors.py", "files.py", "untrusted.py"),
+    *("fusion/__init__.py", "fusion/unpickle.py"),
+)
 """What data uses of the engine, and what that imports."""
 WINGS = (
-    *("data.preparation", "data.demo"),
+    *("data.preparation", "data.demo", "data.custom", "data.show"),
     *("torchlight.checks", "torchlight.fusion", "torchlight.reports", "torchlight.resilience"),
 )
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")

@@ -62,7 +62,9 @@ def without(root, tmp_path_factory):
 def test_without_the_engine_the_preparation_and_the_fusion(without):
     """Training, testing, normalising and a prepared data set do without either wing; testing
     writes score files without the one that reads them."""
-    tree, run = without("model/cpu", "data/preparation", "torchlight/checks")
+    tree, run = without(
+        "model/cpu", "data/preparation", "torchlight/checks", "data/custom", "data/show"
+    )
     trained = run("main_multigpu.py", *SHORT, "--save-score", "True")
     assert trained.returncode == 0, trained.stderr
     normalised = run("eigen_normalization.py", "--load-path", "w/best.pt", "--rank", "4",
@@ -115,6 +117,22 @@ def test_without_resilience_and_reports(without):
     again = run("main_multigpu.py", *SHORT)
     assert again.returncode == 2
     assert "holds weights (best.pt)" in again.stderr
+
+
+def test_own_skeletons_without_the_wing_that_made_them(without):
+    """What ``data.custom`` wrote is read without it; and it does without the preparation."""
+    tree, run = without("data/preparation")
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        (tree / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tree / "in" / f"{name}.npy", np.random.default_rng(len(name)).random((9, 17, 3)))
+    made = run("-m", "data.custom", "--from", "in", "--layout", "coco17", "--out", "own")
+    assert made.returncode == 0, made.stderr
+    shutil.rmtree(tree / "data/custom")
+    shown = run("-m", "data.show", "own.npz", "--sample", "a/1", "--out", "a.png")
+    assert shown.returncode == 0, shown.stderr
+    shutil.rmtree(tree / "data/show")
+    read = "from feeders.feeder_own import Feeder; print(Feeder(data_path='own.npz')[0][0].shape)"
+    assert "(3, 64, 17, 1)" in run("-c", read).stdout
 
 
 def test_a_missing_preparation_is_named(without):

@@ -52,7 +52,7 @@ def test_class_object_and_own_name_resolve() -> None:
     [
         ({}, "say either graph_args: .skeleton: NAME. or"),
         ({"skeleton": "ntu", **TRIANGLE}, "say either graph_args: .skeleton: NAME. or"),
-        ({"skeleton": "kinetics"}, r"'kinetics' is not one of \['ntu', 'ucla'\]"),
+        ({"skeleton": "kinetics"}, r"'kinetics' is not one of \['coco133', 'coco17', "),
         ({"skeleton": "ntu", "num_point": 20}, "has 25 joints, not 20"),
         ({"skeleton": "ntu", "labeling_mode": "uniform"}, "labeling_mode 'uniform'"),
         ({"edges": [[1, 0], [3, 0]], "num_point": 3}, r"edge \[3, 0\] leaves the joints 0..2"),
