@@ -225,7 +225,7 @@ def _told(
     kinds = {"xy": "2-D", "xys": "2-D with a score", "xyz": "3-D"}
     skeleton = tables.skeleton
     lines = [
-        summary(tables.labels, tables.class_names, tables.frames, subjects),
+        summary(tables, subjects),
         f"{skeleton.name}: {skeleton.num_point} joints, {kinds[tables.channels]}; up to "
         f"{tables.most_persons} persons",
         f"split {how}: " + ", ".join(f"{s} {len(rows)}" for s, rows in tables.splits.items()),
@@ -245,15 +245,7 @@ def _told(
     unused = len(tables.names) - len(set(np.concatenate(list(tables.splits.values())).tolist()))
     lines += [f"its splits list {absent} clips that are not here"] if absent else []
     lines += [f"{unused} clips are in no split"] if unused else []
-    odd = read.checks.report(
-        tables.frames,
-        tables.labels,
-        tables.class_names,
-        subjects,
-        tables.splits,
-        chosen,
-        tables.names,
-    )
+    odd = read.checks.report(tables, subjects, chosen)
     return [*lines, *(f"odd: {line}" for line in odd)]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data.custom.labels import natural
+from data.own import Tables
 from data.skeletons import Skeleton
 
 _JUMP = 0.5  # of the body's size, from one frame to the next: thrice what a fast kick does at 30 Hz
@@ -47,46 +49,24 @@ class Checks:
         self._copies.setdefault(hashlib.sha256(joints.tobytes()).digest(), []).append(name)
 
     def report(
-        self,
-        frames: np.ndarray,
-        labels: np.ndarray,
-        class_names: Sequence[str],
-        subjects: Sequence[str | None],
-        splits: Mapping[str, np.ndarray],
-        pair: tuple[str, str],
-        names: Sequence[str],
+        self, tables: Tables, subjects: Sequence[str | None], pair: tuple[str, str]
     ) -> list[str]:
-        """One line for each kind of oddity."""
-        odd = [*self._joints(), *self._clips(frames, names)]
-        train, test = (set(splits[name].tolist()) for name in pair)
-        row_of = {name: row for row, name in enumerate(names)}
-        both = [
-            group
-            for group in self._copies.values()
-            if len({row_of[name] in test for name in group}) > 1
-        ]
+        """One line for each kind of oddity.
+
+        Args:
+            subjects: of each clip. pair: the splits for training and testing.
+        """
+        rows = [set(tables.splits[name].tolist()) for name in pair]
+        train, test = ({tables.names[row] for row in side} for side in rows)
+        sides = " and ".join(pair)
+        odd = [*self._joints(), *self._clips(tables.frames, tables.names)]
+        both = [g[0] for g in self._copies.values() if train & set(g) and test & set(g)]
         if both:
-            odd.append(f"the same clip in {pair[0]} and {pair[1]}: {_some([g[0] for g in both])}")
-        sides = [{subjects[row] for row in rows} - {None} for rows in (train, test)]
-        common = sorted(str(subject) for subject in sides[0] & sides[1])
+            odd.append(f"the same clip in {sides}: {_some(both)}")
+        common = set.intersection(*({subjects[row] for row in side} for side in rows)) - {None}
         if common:
-            odd.append(f"subjects in both {pair[0]} and {pair[1]}: {_some(common)}")
-        counts = np.bincount(labels, minlength=len(class_names))
-        if counts.max() > _IMBALANCE * max(counts[counts > 0].min(), 1):
-            low, high = (
-                int(np.where(counts > 0, counts, counts.max()).argmin()),
-                int(counts.argmax()),
-            )
-            odd.append(
-                f"imbalance: {counts[high]} clips of {class_names[high]}, {counts[low]} of "
-                f"{class_names[low]} (loss_args: {{weight: balanced}} helps)"
-            )
-        for split, rows in zip(pair, (train, test), strict=True):
-            held = np.bincount(labels[sorted(rows)], minlength=len(class_names))
-            gone = [class_names[int(i)] for i in np.flatnonzero(held == 0)]
-            if gone:
-                odd.append(f"classes without a clip in {split}: {_some(gone)}")
-        return odd
+            odd.append(f"subjects in both {sides}: {_some(sorted(map(str, common), key=natural))}")
+        return odd + _classes(tables.labels, tables.class_names, dict(zip(pair, rows, strict=True)))
 
     def _joints(self) -> list[str]:
         named = self.skeleton.joint_names or [""] * self.skeleton.num_point
@@ -143,17 +123,32 @@ def _jump(points: np.ndarray, seen: np.ndarray) -> int | None:
     return int(large[0]) + 1 if len(large) and size > 0 else None
 
 
-def summary(
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    frames: np.ndarray,
-    subjects: Sequence[str | None],
-) -> str:
+def _classes(
+    labels: np.ndarray, class_names: Sequence[str], splits: Mapping[str, set[int]]
+) -> list[str]:
+    odd = []
+    counts = Counter(labels.tolist()).most_common()
+    (most, large), (least, small) = counts[0], counts[-1]
+    if large > _IMBALANCE * small:
+        odd.append(
+            f"imbalance: {large} clips of {class_names[most]}, {small} of {class_names[least]} "
+            "(loss_args: {weight: balanced} helps)"
+        )
+    for split, rows in splits.items():
+        gone = sorted(set(range(len(class_names))) - set(labels[sorted(rows)].tolist()))
+        if gone:
+            odd.append(
+                f"classes without a clip in {split}: {_some([class_names[i] for i in gone])}"
+            )
+    return odd
+
+
+def summary(tables: Tables, subjects: Sequence[str | None]) -> str:
     """How much there is, in a line."""
     people = len(set(subjects) - {None})
     by = f", {people} subjects" if people else ""
-    counts = Counter(labels.tolist())
+    frames, labels = tables.frames, np.unique(tables.labels)
     return (
-        f"{len(labels)} clips of {len(counts)} classes{by}; frames {frames.min()} to "
+        f"{len(tables.names)} clips of {len(labels)} classes{by}; frames {frames.min()} to "
         f"{frames.max()}, median {int(np.median(frames))}"
     )
