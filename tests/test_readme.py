@@ -40,13 +40,18 @@ def _lines(block: str) -> list[list[str]]:
     variables: dict[str, str] = {}
     found = []
     for line in joined.splitlines():
-        for command in re.split(r"[;&()]+", line):
-            words = shlex.split(command, comments=True)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&()")  # which in quotes are text
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if not set(word) <= set(";&()"):
+                words.append(word)
+                continue
             if len(words) == 1 and re.fullmatch(r"\w+=\S+", words[0]):
                 name, _, variables[name] = words[0].partition("=")
             elif words:
-                filled = [_filled(word, variables) for word in words]
-                found.append(filled)
+                found.append([_filled(word, variables) for word in words])
+            words = []
     return found
 
 
