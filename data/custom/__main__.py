@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"{error.filename or given.out}: {reason(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; files that are not complete are not there", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -531,6 +531,17 @@ def test_files_that_are_broken_are_named_and_can_be_left_out(
     assert "left out: " in capsys.readouterr().out
 
 
+def test_an_interruption_leaves_nothing(tmp_path, capsys, folder, monkeypatch):
+    def interrupted(path, tables, blocks):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.custom.__main__.write_own", interrupted)
+    given = ["--from", str(folder), "--layout", "coco17", "--out", str(tmp_path / "out/own")]
+    assert main(given) == 130
+    assert capsys.readouterr().err.startswith("stopped")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_what_is_odd_is_told(tmp_path, capsys):
     def save(path, seed):
         joints = scored(body(seed, frames=20))
