@@ -15,6 +15,7 @@ from PIL import Image
 
 import main_multigpu
 from data.custom.__main__ import main
+from data.custom.arrays import tracked
 from data.own import OwnClips
 from data.show.__main__ import main as show
 from data.skeletons import SKELETONS
@@ -240,6 +241,16 @@ def test_openpose_follows_persons_through_shuffled_frames_with_gaps(tmp_path):
     assert np.allclose(np.sort(nose[:, 0]), np.sort(joints[0, :, 0, 0]), atol=1e-3)
     left_wrist = SKELETONS["openpose25"].joint_names.index("left wrist")
     assert np.allclose(np.sort(wrist[:, 0]), np.sort(joints[0, :, left_wrist, 0]), atol=1e-3)
+
+
+def test_a_person_who_joins_close_by_takes_nobodys_place():
+    first = body(1)[:, 0]
+    second = first + 40
+    frames = [[first[0]], [second[1], first[1]], [second[2]], [first[3], second[3]]]
+    joints = tracked(frames, 17, 2)
+    assert joints.shape[1] == 2
+    assert np.array_equal(joints[:, 0], np.where(np.arange(4)[:, None, None] == 2, 0, first[:4]))
+    assert np.array_equal(joints[1:, 1], second[1:4])
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["solutions", "tasks"])
