@@ -240,5 +240,5 @@ def _class_of(base: str) -> type:
         raise DataError(f"base: {base!r}: {error}") from error
     reads = isinstance(found, type) and issubclass(found, SkeletonDataset)
     if not reads or found is SkeletonDataset or issubclass(found, Feeder):  # type: ignore[arg-type]
-        raise DataError(f"base: {base!r} is no feeder that reads a data set")
+        raise DataError(f"base: {base!r} reads no data set: it is no feeder of one")
     return found  # type: ignore[return-value]

@@ -192,7 +192,7 @@ def test_rules() -> None:
         ({"split": "val"}, "'val' is not one of"),
         ({"base": "os.path.join"}, "base: 'os.path.join'"),
         ({"base": "feeders.absent.Feeder"}, "No module"),
-        ({"base": "feeders.arguments.at_least_one"}, "is no feeder that reads"),
+        ({"base": "feeders.arguments.at_least_one"}, "reads no data set"),
         ({"base_args": {"repat": 2}}, "unexpected keyword argument 'repat'"),
         ({"pool": ["train", "train"]}, "share samples"),
     ],

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data.preparation.recording import SampleFault, parse_recording, read_recording
@@ -91,6 +91,7 @@ def test_damage_is_a_fault_or_changes_nothing_else(seed, damage):
     st.from_regex(rb"[+-]?([0-9]{1,18}\.?[0-9]{0,20}|\.[0-9]{1,20})(e[+-]?[0-9])?", fullmatch=True)
 )
 def test_coordinates_are_the_nearest_float32(token):
+    assume(abs(float(token)) < 3e38)
     text = text_of([["a"]]).replace(b"-1.5e-2", token)
     assert parse_recording(text, "x").joints[0, 3, 1] == np.float32(float(token))
 
