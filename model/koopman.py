@@ -44,10 +44,9 @@ def koopman_scores(x: Tensor, K: Tensor) -> Tensor:
         dtype = torch.promote_types(torch.promote_types(x.dtype, K.dtype), torch.float32)
         frames = x.to(dtype).transpose(1, 2)
         now, following = frames[:, :-1].contiguous(), frames[:, 1:].contiguous()
-        # An exported graph is for evaluation: plain operations alone, for batches of any size.
-        exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
-        distances = (_distances if exporting else _Distances.apply)(now, following, K.to(dtype))
-        return -distances.mean(1)
+        # A trace that calls a Function of Python's could not be saved.
+        measure = _distances if torch.jit.is_tracing() else _Distances.apply
+        return -measure(now, following, K.to(dtype)).mean(1)
 
 
 class _Distances(torch.autograd.Function):

@@ -53,7 +53,9 @@ def test_trace(head: str, fast: bool, gradients: bool) -> None:
     model, batches = build(head, fast)
     with torch.set_grad_enabled(gradients):
         traced = torch.jit.trace(model, batches[0])
-    check(model, traced, batches)
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    check(model, torch.jit.load(io.BytesIO(file.getvalue())), batches)
 
 
 @pytest.mark.parametrize("head", HEADS)
