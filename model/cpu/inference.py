@@ -46,11 +46,9 @@ def run_blocks(blocks: Sequence[Any], x: Tensor, *, pool: bool) -> list[Tensor]:
     result = x.new_empty((len(x), len(folded[-1][0]["bias"]), *body, frames))
     parts = [slice(start, start + SAMPLES) for start in range(0, len(x), SAMPLES)]
     count = min(torch.get_num_threads(), len(parts))
-    widths = [len(temporal["reduce"]) for _, temporal in folded]
-    room = -(-max(widths) // widths[0])
 
     def work(number: int) -> None:
-        memory = _Memory(x, room)
+        memory = _Memory(x)
         for part in parts[len(parts) * number // count : len(parts) * (number + 1) // count]:
             y = x[part]
             for i, (graph, temporal) in enumerate(folded):
@@ -64,21 +62,17 @@ def run_blocks(blocks: Sequence[Any], x: Tensor, *, pool: bool) -> list[Tensor]:
 
 
 class _Memory:
-    """What a thread writes over and over: scratch memory by name, in the precision of ``like``.
+    """What a thread writes over and over: scratch memory by name, in the precision of ``like``."""
 
-    What is first asked for has ``room`` times the size, for wider blocks to come: memory that grows
-    is new memory, whose pages the system has to hand out once more.
-    """
-
-    def __init__(self, like: Tensor, room: int) -> None:
-        self._like, self._room = like, room
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
         self._flat: dict[str, Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
         """Return the scratch memory of that name in a shape."""
         size = math.prod(shape)
         if name not in self._flat or len(self._flat[name]) < size:
-            self._flat[name] = self._like.new_empty(size * self._room)
+            self._flat[name] = self._like.new_empty(size)
         return self._flat[name][:size].view(shape)
 
 

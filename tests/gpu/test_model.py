@@ -1,29 +1,20 @@
 """The model on a GPU against itself on the CPU in float64, in every way it is run there."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from random_models import NTU, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from model.classifier import Model
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-]
+pytestmark = pytest.mark.cuda
 HEADS = ("koopman", "average")
-
-
-@pytest.fixture(autouse=True)
-def exact_products():
-    """Products in float32 without TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def build(head: str) -> tuple[nn.Module, Tensor]:
@@ -54,19 +45,35 @@ def check(found: list[Tensor], expected: list[Tensor], limit: float) -> None:
 @pytest.mark.parametrize(
     ("dtype", "limit"), [(None, 2e-3), (torch.bfloat16, 0.15), (torch.float16, 0.05)]
 )
-def test_parity(head: str, dtype: torch.dtype | None, limit: float) -> None:
+def test_parity(device: str, head: str, dtype: torch.dtype | None, limit: float) -> None:
     model, x = build(head)
     expected = step(copy.deepcopy(model).double(), x.double())
-    check(step(model.cuda(), x.cuda(), dtype), expected, limit)
+    check(step(model.to(device), x.to(device), dtype), expected, limit)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_recomputing_and_compiling(head: str) -> None:
+def test_recomputing_and_compiling(device: str, head: str) -> None:
     model, x = build(head)
-    model, x = model.cuda(), x.cuda()
+    model, x = model.to(device), x.to(device)
     expected = step(copy.deepcopy(model), x)
     again = copy.deepcopy(model)
     for block in again.blocks:
         block.gcn1.recompute = True
     check(step(again, x), expected, 1e-4)
     check(step(torch.compile(model, fullgraph=True), x), expected, 2e-3)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_process_group_of_one_card(device: str, head: str, tmp_path: Path) -> None:
+    model, x = build(head)
+    model, x = model.to(device), x.to(device)
+    expected = step(copy.deepcopy(model), x)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{tmp_path}/s", rank=0, world_size=1)
+    try:
+        parallel = DistributedDataParallel(
+            model, forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+        check(step(parallel, x), expected, 1e-4)
+    finally:
+        dist.destroy_process_group()
