@@ -7,10 +7,10 @@ Everything in the checkpoint but ``K`` is copied as it is. See ``model.spectrum`
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from model.errors import ModelError
@@ -44,25 +44,30 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
-    target: Path = arguments.save_path
+    source, target = arguments.load_path, arguments.save_path
     picture = target.with_name(f"{target.stem}_spectrum.png")
     outputs = [target, card_path(target), *([picture] if arguments.plot else [])]
-    _check_outputs(outputs, arguments.overwrite)
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder to write to")
+    for path in outputs:
+        if path.exists() and not arguments.overwrite:
+            raise UserError(f"{path}: exists already; choose another name or add --overwrite")
     remove_leftovers(target.parent, [path.name for path in outputs])
-    weights = fit_keys(load_weights(arguments.load_path), {"K"}, str(arguments.load_path))
-    card = _card(arguments)
-    operators = _operators(weights, arguments)
-    try:
-        weights["K"], report = normalize_eigenvalues(
-            operators,
-            arguments.rank,
-            arguments.power,
-            arguments.split_pairs,
-            progress=lambda classes: tqdm(classes, desc="operators", unit="class", disable=None),
-        )
-    except ModelError as error:
-        raise UserError(f"{arguments.load_path}: {error}") from error
+    weights = fit_keys(load_weights(source), {"K"}, str(source))
+    card = _card(source, arguments.ignore_card)
+    if "K" not in weights:
+        raise UserError(f"{source}: holds no Koopman operators (no entry 'K')")
+    K = weights["K"]
+    if K.ndim != 3:
+        raise UserError(f"{source}: K has shape {tuple(K.shape)}, expected (classes, d, d)")
+    if arguments.num_class not in (None, len(K)):
+        raise UserError(f"{source}: has {len(K)} classes, not --num-class {arguments.num_class}")
     how = {"rank": arguments.rank, "power": arguments.power, "split_pairs": arguments.split_pairs}
+    bar = partial(tqdm, desc="operators", unit="class", disable=None)
+    try:
+        weights["K"], report = normalize_eigenvalues(K, **how, progress=bar)
+    except ModelError as error:
+        raise UserError(f"{source}: {error}") from error
     save_weights(target, weights, card.but(normalised={**card.normalised, "K": how}))
     print(*report.summary(), sep="\n")
     for line in report.warnings():
@@ -74,39 +79,18 @@ def _normalize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outputs(paths: list[Path], overwrite: bool) -> None:
-    for path in paths:
-        if not path.parent.is_dir():
-            raise UserError(f"{path.parent}: no such folder to write to")
-        if path.exists() and not overwrite:
-            raise UserError(f"{path}: exists already; choose another name or add --overwrite")
-
-
-def _card(arguments: argparse.Namespace) -> Card:
+def _card(source: Path, ignore: bool) -> Card:
     """The card of the checkpoint to read, which must not say that it is normalised."""
-    card, notes = read_card(arguments.load_path)
+    card, notes = read_card(source)
     for note in notes:
         print(f"note: {note}")
-    if "K" in card.normalised and not arguments.ignore_card:
+    if "K" in card.normalised and not ignore:
         how = ", ".join(f"{name} {value}" for name, value in card.normalised["K"].items())
         raise UserError(
-            f"{arguments.load_path}: normalised already ({printable(how)}); take the checkpoint "
+            f"{source}: normalised already ({printable(how)}); take the checkpoint "
             f"of before (--ignore-card normalises it once more)"
         )
     return card
-
-
-def _operators(weights: dict[str, Tensor], arguments: argparse.Namespace) -> Tensor:
-    if "K" not in weights:
-        raise UserError(f"{arguments.load_path}: holds no Koopman operators (no entry 'K')")
-    if weights["K"].ndim != 3:
-        found = tuple(weights["K"].shape)
-        raise UserError(f"{arguments.load_path}: K has shape {found}, expected (classes, d, d)")
-    classes = weights["K"].shape[0]
-    if arguments.num_class not in (None, classes):
-        given = f"--num-class {arguments.num_class}"
-        raise UserError(f"{arguments.load_path}: has {classes} classes, not {given}")
-    return weights["K"]
 
 
 def _plot(report: NormalizationReport, path: Path) -> None:
