@@ -1,11 +1,9 @@
-"""Weights as published (a flat state dict), and one full state for resuming.
+"""Weights as published: a flat state dict.
 
 Nothing here unpickles: untrusted files are read by ``torch.load(weights_only=True)``.
 """
 
 import argparse
-import hashlib
-import io
 import pickle
 import re
 import sys
@@ -19,20 +17,17 @@ from torch import nn
 from .card import Card, card_path, sha256_of
 from .distributed import launched_rank
 from .errors import UserError, printable
-from .files import atomic_write, reason
-from .untrusted import one_line, open_archive, open_regular, size_of
+from .files import atomic_write
+from .untrusted import one_line, open_archive
 
 Weights = dict[str, torch.Tensor]
 
-_MAGIC = b"TLSTATE1"
-_DIGEST_BYTES = hashlib.sha256().digest_size
-_SERIAL_BYTES = 8
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every key."""
 _STATE_DICTS = ("state_dict", "model_state_dict", "model", "net", "params", "weights")
 """Names of state dicts among others, best first."""
 _DEEPEST = 3
-_ZIP, _ZIP_END, _ZIP_END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22
+_ZIP = b"PK\x03\x04"
 _FOREIGN = re.compile(r"GLOBAL ([\w.]+)")
 """How torch names what a pickle reaches for and must not."""
 
@@ -85,7 +80,7 @@ def load_weights(path: str | Path) -> Weights:
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
     with open(file, "rb") as stream, torch.serialization.safe_globals(_BESIDE_WEIGHTS):
-        content = _unwrapped(_load(stream, file), file)
+        content = _unwrapped(load_archive(stream, file), file)
     for key, value in content.items():
         if not isinstance(key, str) or not key.isprintable() or not torch.is_tensor(value):
             shown = printable(repr(key))
@@ -158,7 +153,7 @@ def _note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
 
-def _load(stream: BinaryIO, source: Path) -> Any:
+def load_archive(stream: BinaryIO, source: Path) -> Any:
     """The content of a ``torch.save`` archive; what would not fit or would run is refused.
 
     Raises:
@@ -224,117 +219,3 @@ def apply_weights(
         raise UserError(f"{source}: entry {broken[0]} holds NaN or infinity")
     model.load_state_dict(given, strict=False)
     return left_out
-
-
-class WeightFiles:
-    """Weight files of a run; what a full disk does not take waits in memory to be tried again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._waiting: dict[str, tuple[Weights, Card]] = {}
-
-    def save(self, name: str, weights: Mapping[str, torch.Tensor], card: Card) -> None:
-        """Write ``weights`` as ``name`` and their card, or keep a copy of them.
-
-        Raises:
-            OSError: the disk is full or read-only; ``write_waiting`` tries again.
-        """
-        self._waiting.pop(name, None)
-        try:
-            save_weights(self._folder / name, weights, card)
-        except OSError:
-            copy = {k: v.detach().cpu().clone() for k, v in weights.items()}
-            self._waiting[name] = (copy, card)
-            raise
-
-    def write_waiting(self) -> None:
-        """Write what is waiting.
-
-        Raises:
-            OSError: as in ``save``; the rest keeps waiting.
-        """
-        for name in list(self._waiting):
-            save_weights(self._folder / name, *self._waiting[name])
-            del self._waiting[name]
-
-
-class StateFile:
-    """The full state of a run, in two generations with checksums.
-
-    Two slots are written in turn, so that the newest whole state is never touched while the next
-    one is written. A file is the magic, the SHA-256 of the rest, a serial number (8 bytes, big
-    endian) and a ``torch.save`` archive of tensors and plain values.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.slots = (folder / "resume.0.state", folder / "resume.1.state")
-        self._next = 0
-
-    def exists(self) -> bool:
-        """Whether any generation is there."""
-        return any(slot.exists() for slot in self.slots)
-
-    def save(self, state: Mapping[str, Any], serial: int) -> None:
-        """Write ``state`` over the older generation; a larger ``serial`` is newer.
-
-        Raises:
-            OSError: the disk is full or read-only; both generations are then as they were.
-        """
-        buffer = io.BytesIO()
-        buffer.write(serial.to_bytes(_SERIAL_BYTES, "big"))
-        torch.save(dict(state), buffer)
-        payload = buffer.getbuffer()
-        with atomic_write(self.slots[self._next]) as temporary, open(temporary, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(payload).digest())
-            file.write(payload)
-        self._next = 1 - self._next
-
-    def load(self) -> tuple[dict[str, Any], list[str]]:
-        """The newest generation that is whole, and a warning for each one that is not.
-
-        Raises:
-            UserError: none is whole, or one cannot be read.
-        """
-        whole: dict[int, tuple[int, dict[str, Any]]] = {}
-        warnings = []
-        for slot, path in enumerate(self.slots):
-            try:
-                serial, content = _read_state(path)
-                whole[serial] = slot, content
-            except FileNotFoundError:
-                continue
-            except UserError as error:
-                warnings.append(str(error))
-            except OSError as error:  # no word about what is in it
-                raise UserError(
-                    f"{path}: cannot be read ({reason(error)}); the run is kept, and the same "
-                    f"command resumes it once that can be read"
-                ) from error
-        if not whole:
-            warnings = warnings or [f"{self.slots[0]}: no such file"]
-            raise UserError(f"{'; '.join(warnings)}; start over with --overwrite")
-        newest, content = whole[max(whole)]
-        self._next = 1 - newest
-        return content, warnings
-
-
-def _read_state(path: Path) -> tuple[int, dict[str, Any]]:
-    """Serial number and content of a state file.
-
-    Raises:
-        UserError: it is no state, or its checksum does not fit.
-        OSError: it cannot be read.
-    """
-    with open_regular(path) as file:  # its ends are looked at before all of it is read into memory
-        head = file.read(len(_MAGIC))
-        file.seek(max(size_of(file) - _ZIP_END_BYTES, 0))
-        if head != _MAGIC or file.read(len(_ZIP_END)) != _ZIP_END:
-            raise UserError(f"{path}: damaged (it is no state, or cut off)")
-        file.seek(len(_MAGIC))
-        digest, payload = file.read(_DIGEST_BYTES), memoryview(file.read())
-    if hashlib.sha256(payload).digest() != digest:
-        raise UserError(f"{path}: damaged (its checksum does not fit)")
-    content = _load(io.BytesIO(payload[_SERIAL_BYTES:]), path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no state")
-    return int.from_bytes(payload[:_SERIAL_BYTES], "big"), content

@@ -27,9 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from model.classifier import Model  # noqa: E402
 from model.cpu import accelerate  # noqa: E402
 
+SAMPLES = 16
 SHAPES: dict[str, dict[str, Any]] = {
-    "ucla": {"shape": (16, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
-    "ntu": {"shape": (16, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
+    "ucla": {"shape": (SAMPLES, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
+    "ntu": {"shape": (SAMPLES, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
 }
 
 CANDIDATES = ("plain float32", "engine float32", "engine bfloat16", "plain bfloat16")
@@ -43,24 +44,30 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument("--threads", type=int, default=torch.get_num_threads())
     result.add_argument("--keep-freed-memory", action="store_true", help="see keep_freed_memory")
     result.add_argument("--json", type=Path, help="also write the results here")
+    return result
+
+
+def device_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the options of the benchmarks that also run on a GPU."""
+    result = parser(description)
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    result.add_argument("--memory", action="store_true", help="peak memory, on CUDA always shown")
     result.add_argument("--peak", help=argparse.SUPPRESS)  # run one candidate, print its memory
     return result
 
 
 def model_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the options that the benchmarks of whole models have besides."""
-    result = parser(description)
+    result = device_parser(description)
     result.add_argument("--shape", choices=SHAPES, default="ucla")
-    result.add_argument("--memory", action="store_true", help="also measure peak memory")
     result.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
-    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return result
 
 
 def set_up(options: argparse.Namespace) -> None:
     """Apply the common options to this process."""
     torch.set_num_threads(options.threads)
-    if getattr(options, "device", "cpu") == "cuda":
+    if getattr(options, "device", "cpu") == "cuda" and hasattr(options, "only"):
         options.only = [name for name in options.only if name.startswith("plain")]
     if options.keep_freed_memory:
         keep_freed_memory()
@@ -124,22 +131,25 @@ def compare_models(
     necessary: Callable[[], Any],
     options: argparse.Namespace,
     arguments: list[str],
+    **facts: Any,
 ) -> None:
-    """Measure and report what each of the ``CANDIDATES`` takes.
+    """Measure and report what each of several ways to do the same takes, for ``SAMPLES`` samples.
 
     Args:
-        runs: one run of each.
+        runs: one run of each; ratios are the first one's time over the others'.
         necessary: the operations that are necessary, to be counted, with gradients allowed (the
             counter fails in ``torch.inference_mode``).
-        options: of ``model_parser``.
+        options: of ``device_parser``.
         arguments: what they were parsed from.
+        facts: what else each line says.
     """
     if options.peak:
         for _ in range(2):
             runs[options.peak]()
         print_own_peak()
         return
-    times = alternate({name: runs[name] for name in options.only}, options.rounds)
+    names = getattr(options, "only", runs)
+    times = alternate({name: runs[name] for name in names}, options.rounds)
     # Counted last: what a pass with gradients leaves to the allocator would change the times.
     with FlopCounterMode(display=False) as counter:
         necessary()
@@ -148,15 +158,15 @@ def compare_models(
         dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
         rate = counter.get_total_flops() / seconds / 1e9
         row = {
-            "shape": options.shape,
+            **facts,
             "candidate": name,
             "seconds": seconds,
-            "samples_per_second": SHAPES[options.shape]["shape"][0] / seconds,
-            "ratio": times.get(CANDIDATES[0], seconds) / seconds,
+            "samples_per_second": SAMPLES / seconds,
+            "ratio": times.get(next(iter(runs)), seconds) / seconds,
             "gflops": rate,
             "share": rate / matrix_peak(dtype, options.device),
         }
-        if options.memory and options.device == "cuda":
+        if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             runs[name]()
             row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9

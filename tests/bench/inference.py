@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             model.eval()(x)
 
     runs = common.candidates(plain, fast, run)
-    common.compare_models(runs, lambda: plain.eval()(x), options, arguments)
+    common.compare_models(runs, lambda: plain.eval()(x), options, arguments, shape=options.shape)
     return 0
 
 

@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         model.zero_grad()
 
     steps = common.candidates(plain, fast, step)
-    common.compare_models(steps, steps[common.CANDIDATES[0]], options, arguments)
+    common.compare_models(
+        steps, steps[common.CANDIDATES[0]], options, arguments, shape=options.shape
+    )
     return 0
 
 

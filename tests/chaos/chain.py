@@ -13,8 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import eigen_normalization
 import main_multigpu
-from torchlight.checkpoint import StateFile, load_weights
+from torchlight.checkpoint import load_weights
 from torchlight.fusion.reading import read_scores
+from torchlight.resilience.states import StateFile
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each purge
 FEEDER = {"actions": 4, "performers": 4, "replications": 1, "window_size": 12}

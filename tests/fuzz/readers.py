@@ -29,11 +29,12 @@ from data.splits import NTU60
 from data.store import Store
 from feeders import feeder_ntu, feeder_ucla
 from model.errors import ModelError
-from torchlight.checkpoint import StateFile, apply_weights, load_weights
+from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.errors import RunFailed, UserError
 from torchlight.flags import parse
 from torchlight.fusion.reading import read_scores
 from torchlight.layers import read_yaml
+from torchlight.resilience.states import StateFile
 from torchlight.resilience.workdir import ResumableWorkDir
 
 REFUSALS = (UserError, DataError, ModelError, RunFailed)

@@ -20,9 +20,10 @@ from data.demo.__main__ import write_raw
 from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
-from torchlight.checkpoint import StateFile, save_weights
+from torchlight.checkpoint import save_weights
 from torchlight.config import build
 from torchlight.layers import read_layers
+from torchlight.resilience.states import StateFile
 from torchlight.scores import write_scores
 from torchlight.values import meaning
 

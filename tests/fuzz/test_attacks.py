@@ -26,7 +26,8 @@ from data.errors import DataError
 from data.labels import labels_of_data_set
 from data.npz import open_array
 from feeders import oneshot as oneshot_feeder
-from torchlight.checkpoint import StateFile, save_weights
+from torchlight.checkpoint import save_weights
+from torchlight.resilience.states import StateFile
 
 TRAIN = {"feeder": "toy.Feeder", "model": "toy.Model", "num_worker": 0, "device": "cpu"}
 TEST = {**TRAIN, "phase": "test", "test_feeder_args": {"split": "test"}}

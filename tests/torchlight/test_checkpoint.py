@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchlight.checkpoint import StateFile, apply_weights, load_weights, save_weights
+from torchlight.checkpoint import apply_weights, load_weights, save_weights
 from torchlight.errors import UserError
+from torchlight.resilience.states import StateFile
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def test_a_state_that_cannot_be_read_is_neither_damaged_nor_passed_over(tmp_path
     def refuse(path):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    monkeypatch.setattr("torchlight.checkpoint.open_regular", refuse)
+    monkeypatch.setattr("torchlight.resilience.states.open_regular", refuse)
     with pytest.raises(UserError, match="Stale file handle") as caught:
         StateFile(tmp_path).load()
     assert "--overwrite" not in str(caught.value)

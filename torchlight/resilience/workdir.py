@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from torchlight.card import Card, sha256_of
-from torchlight.checkpoint import StateFile
 from torchlight.config import Config
 from torchlight.errors import UserError, printable
 from torchlight.files import reason, remove_leftovers
 from torchlight.loading import BatchPlan, Identity, plan_batches, same_data, split_changed
 from torchlight.log import warn
+from torchlight.resilience.states import StateFile
 from torchlight.schedule import learning_rates
 from torchlight.workdir import ARTEFACTS, Begun, WorkDir, starts_over
 
