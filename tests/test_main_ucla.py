@@ -13,7 +13,7 @@ from test_main_training import train
 from toy_ucla import write_ucla
 
 from model.cpu import training
-from model.cpu.threads import call_on_shares
+from model.cpu.threads import call_on_chunks
 from torchlight.checkpoint import load_weights
 from torchlight.fusion.reading import read_scores
 
@@ -138,9 +138,9 @@ def test_an_interrupted_run_in_shares_goes_on_to_the_same_end(
 
     def call_and_count(function, shares, parameters):
         counts.add(len(shares))
-        return call_on_shares(function, shares, parameters)
+        return call_on_chunks(function, shares, parameters)
 
-    monkeypatch.setattr(training, "call_on_shares", call_and_count)
+    monkeypatch.setattr(training, "call_on_chunks", call_and_count)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

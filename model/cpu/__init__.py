@@ -4,7 +4,7 @@ Nothing else of ``model`` knows of this package, and all works without it, only 
 feature map is (N, C, V, T), joints before time, so that the products over joints and over channels
 need no copies (see ``aggregation``).
 
-* ``training``: a step on shares of the batch, each in a thread of its own (``threads``), with
+* ``training``: a step on chunks of the batch, each in a thread of its own (``threads``), with
   ``normalization`` and ``aggregation`` written for the caches;
 * ``inference``: evaluation with the batch norms folded into the weights beside them.
 """
@@ -51,15 +51,15 @@ class _Engine(ctrgcn.Backbone):
     """Overrides of the backbone's methods, laid over a model's own class."""
 
     def forward_features(self, x: Tensor) -> Tensor:
-        shares = self._run(x, pool=False)
-        return super().forward_features(x) if shares is None else torch.cat(shares).transpose(3, 4)
+        chunks = self._run(x, pool=False)
+        return super().forward_features(x) if chunks is None else torch.cat(chunks).transpose(3, 4)
 
     def pooled(self, x: Tensor) -> Tensor:
-        shares = self._run(x, pool=True)
-        return super().pooled(x) if shares is None else torch.cat(shares).mean(1)
+        chunks = self._run(x, pool=True)
+        return super().pooled(x) if chunks is None else torch.cat(chunks).mean(1)
 
     def _run(self, x: Tensor, *, pool: bool) -> list[Tensor] | None:
-        """Return features (N, M, C, V, T), or (N, M, C, T) of them averaged over joints, in shares
+        """Return features (N, M, C, V, T), or (N, M, C, T) of them averaged over joints, in chunks
         of the batch; or None where the engine is not for this call."""
         training = self.training
         if training != torch.is_grad_enabled() or not _fits(self.blocks, x, training):

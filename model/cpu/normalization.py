@@ -10,7 +10,7 @@ groups' means m_g and variances v_g are pooled in float64:
 
 Concatenation, residual, ReLU and splitting, each of which would read and write the whole map again,
 follow on a few samples at a time, which are still in the processor's cache. Statistics, and the
-sums in their gradient, are those of the whole batch, where a thread has but a share of it.
+sums in their gradient, are those of the whole batch, where a thread has but a chunk of it.
 """
 
 import math
@@ -145,17 +145,17 @@ class _Normalize(torch.autograd.Function):
 def _gradient_line(
     weight: Tensor, inverse_deviation: Tensor, dweight: Tensor, dbias: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a, b and c, (C,) each, of dx = a dy + b (x - mean) + c in a share of a batch.
+    """Return a, b and c, (C,) each, of dx = a dy + b (x - mean) + c in a chunk of a batch.
 
     With x^ = (x - mean) / deviation, and means over the ``count`` rows of the whole batch,
 
         dx = weight / deviation (dy - mean of dy - x^ mean of (dy x^))
 
-    and the sums of dy and of dy x^ over a share are its gradients of bias and weight.
+    and the sums of dy and of dy x^ over a chunk are its gradients of bias and weight.
     """
 
-    def reduce(shares: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        mean_product, mean_dy = (sum(share) / count for share in zip(*shares, strict=True))
+    def reduce(chunks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        mean_product, mean_dy = (sum(chunk) / count for chunk in zip(*chunks, strict=True))
         a = weight * inverse_deviation
         return a, -a * inverse_deviation * mean_product, -a * mean_dy
 
@@ -189,7 +189,7 @@ def _slices(x: Tensor, size: int) -> Iterator[slice]:
 def _statistics(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
     """Return mean and biased variance of each channel, in the parameters' precision, and the rows.
 
-    Of the whole batch, also where there is but a share of it here.
+    Of the whole batch, also where there is but a chunk of it here.
     """
     count = parts[0].numel() // parts[0].shape[1]
     groups = math.gcd(GROUPS, count)
@@ -201,10 +201,10 @@ def _statistics(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
         own.append(torch.stack(found).view(2, groups, -1))
     dtype = torch.promote_types(parts[0].dtype, torch.float32)
 
-    def reduce(shares: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, int]:
-        groups, counts = zip(*shares, strict=True)
+    def reduce(chunks: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+        groups, counts = zip(*chunks, strict=True)
         means, variances = torch.cat(groups, dim=1).double()
-        sizes = [count / len(own[0]) for own, count in shares for _ in own[0]]
+        sizes = [count / len(own[0]) for own, count in chunks for _ in own[0]]
         weights = means.new_tensor(sizes).unsqueeze(1) / sum(counts)
         mean = (means * weights).sum(0)
         var = ((variances + (means - mean).square()) * weights).sum(0)

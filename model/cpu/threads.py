@@ -1,14 +1,15 @@
 """Threads that take samples through the whole network, instead of one operation at a time.
 
 Torch spreads each operation over all threads, and all wait for each other after every one. Here
-each thread takes its share of the samples through all operations and waits for nobody; what it
+each thread takes its chunk of the samples through all operations and waits for nobody; what it
 works on is smaller, and stays in the cache of its core. Operations leave Python's lock while they
 compute, so that Python's own threads serve.
 
 In training, samples have to do with each other in the statistics of a batch norm alone: there the
-threads meet, their values are reduced, and all go on with the result (``all_reduce``). The backward
-pass goes the same way, and the shares' gradients of a parameter are added up in their order. So
-results depend on the number of threads, as they do with torch's own operations, by rounding alone.
+threads wait at a barrier, their values are reduced, and all continue with the result
+(``all_reduce``). The backward pass goes the same way, and the chunks' gradients of a parameter are
+added up in their order. So results depend on the number of threads, as they do with torch's own
+operations, by rounding alone.
 """
 
 import os
@@ -26,20 +27,20 @@ Part = TypeVar("Part")
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
-MAX_SHARES = 8
+MAX_CHUNKS = 8
 """Every thread calls all operations itself, and Python calls one at a time."""
 MIN_NUMBERS = 12_000
-"""With fewer numbers in the input (4,000 joints of 3 coordinates), meeting takes more than work."""
+"""With fewer numbers in the input (4,000 joints of 3 coordinates), waiting takes more than work."""
 SAMPLES_TO_BE_UNEQUAL = 4
-"""With fewer samples a thread, shares must be equal, or some threads would wait for the others."""
+"""With fewer samples a thread, chunks must be equal, or some threads would wait for the others."""
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 if hasattr(os, "register_at_fork"):  # threads do not live on in a forked process
     os.register_at_fork(after_in_child=_pools.clear)
 
 
-class _Meeting:
-    """Where the threads of one call reduce their values."""
+class _Group:
+    """The threads of one call, which reduce their values at a barrier."""
 
     def __init__(self, count: int) -> None:
         self.barrier = threading.Barrier(count, self._reduce)
@@ -56,50 +57,50 @@ class _Meeting:
 
 
 class _Place(threading.local):
-    """Where a thread stands: the number of its share, and where it meets the others."""
+    """The number of the chunk that a thread has, and the group it belongs to."""
 
-    meeting: _Meeting | None = None
+    group: _Group | None = None
     number = 0
 
 
 _place = _Place()
-_one_at_a_time = threading.Lock()  # threads that wait for each other must all be running
+_one_at_a_time = threading.Lock()  # threads of a group must all be running
 
 
-def share_out(x: Tensor) -> list[Tensor]:
-    """Return the shares of a batch, one for each of torch's threads; or the batch as a whole.
+def chunks_of(x: Tensor) -> list[Tensor]:
+    """Return the chunks of a batch, one for each of torch's threads; or the batch as a whole.
 
     It stays whole where there is nothing to gain: for small inputs, or too few samples.
     """
-    count = min(torch.get_num_threads(), MAX_SHARES)
+    count = min(torch.get_num_threads(), MAX_CHUNKS)
     unequal = len(x) % count and len(x) < SAMPLES_TO_BE_UNEQUAL * count
     return [x] if x.numel() < MIN_NUMBERS or unequal else list(x.tensor_split(count))
 
 
-def call_on_shares(
-    function: Callable[[Tensor], Tensor], shares: Sequence[Tensor], parameters: Sequence[Tensor]
+def call_on_chunks(
+    function: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Call a function of x and parameters on shares of a batch, with gradients, each in a thread.
+    """Call a function of x and parameters on chunks of a batch, with gradients, each in a thread.
 
-    Nothing passes between the shares but what is all-reduced. The gradients of all parameters come
+    Nothing passes between the chunks but what is all-reduced. The gradients of all parameters come
     out together, when the backward pass is through.
     """
     asked = [parameter for parameter in parameters if parameter.requires_grad]
-    return list(_Shares.apply(function, len(shares), *shares, *asked))
+    return list(_Chunks.apply(function, len(chunks), *chunks, *asked))
 
 
 def all_reduce(value: Value, reduce: Callable[[list[Value]], Result]) -> Result:
-    """Return ``reduce`` of what the threads of all shares pass here, in the order of the shares.
+    """Return ``reduce`` of what the threads of all chunks pass here, in the order of the chunks.
 
-    All of them must come here; it is called once. Outside of a share it is ``reduce([value])``.
+    All of them must come here; it is called once. Outside of a chunk it is ``reduce([value])``.
     """
-    if _place.meeting is None:
+    if _place.group is None:
         return reduce([value])
-    return _place.meeting.all_reduce(_place.number, value, reduce)
+    return _place.group.all_reduce(_place.number, value, reduce)
 
 
 def is_first() -> bool:
-    """Whether this thread has the first share, or the batch as a whole."""
+    """Whether this thread has the first chunk, or the batch as a whole."""
     return _place.number == 0
 
 
@@ -107,16 +108,16 @@ def map_on_threads(work: Callable[[int], Value], count: int) -> list[Value]:
     """Call ``work`` with 0, 1, ..., each in a thread of its own with the caller's modes.
 
     Raises:
-        What one of the calls raised; the others are then called off where they would meet.
+        What one of the calls raised; the others are then called off where they would wait.
     """
     if count == 1:
         return [work(0)]
-    meeting = _Meeting(count)
+    group = _Group(count)
     half, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def run(number: int) -> Value:
-        _place.meeting, _place.number = meeting, number
+        _place.group, _place.number = group, number
         try:
             with (  # modes are a thread's own
                 torch.inference_mode(inference),
@@ -125,10 +126,10 @@ def map_on_threads(work: Callable[[int], Value], count: int) -> list[Value]:
             ):
                 return work(number)
         except BaseException:
-            meeting.barrier.abort()
+            group.barrier.abort()
             raise
         finally:
-            _place.meeting, _place.number = None, 0
+            _place.group, _place.number = None, 0
 
     with _one_at_a_time:
         futures = [_pool(count).submit(run, number) for number in range(count)]
@@ -139,8 +140,8 @@ def map_on_threads(work: Callable[[int], Value], count: int) -> list[Value]:
     return [future.result() for future in futures]
 
 
-class _Shares(torch.autograd.Function):
-    """The function's own graphs, one a share, as one node of the caller's."""
+class _Chunks(torch.autograd.Function):
+    """The function's own graphs, one a chunk, as one node of the caller's."""
 
     @staticmethod
     def forward(
@@ -173,9 +174,9 @@ class _Shares(torch.autograd.Function):
 
         with torch.autocast("cpu", enabled=False):
             found = map_on_threads(work, len(gradients))
-        dshares = [share.pop(0) if asked else None for share in found]
-        dparameters = [reduce(torch.add, shares) for shares in zip(*found, strict=True)]
-        return None, None, *dshares, *dparameters
+        dchunks = [chunk.pop(0) if asked else None for chunk in found]
+        dparameters = [reduce(torch.add, chunks) for chunks in zip(*found, strict=True)]
+        return None, None, *dchunks, *dparameters
 
 
 def _pool(count: int) -> ThreadPoolExecutor:

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from model.cpu.aggregation import NUM_SUBSET, aggregate, relation_weights, subset_weights
 from model.cpu.normalization import normalize
-from model.cpu.threads import call_on_shares, share_out
+from model.cpu.threads import call_on_chunks, chunks_of
 
 
 def train_blocks(blocks: Sequence[Any], x: Tensor, *, pool: bool) -> list[Tensor]:
-    """Map (N, M, C, V, T) to (N, M, C', V, T'), in shares of the batch.
+    """Map (N, M, C, V, T) to (N, M, C', V, T'), in chunks of the batch.
 
     Args:
         pool: average over joints: (N, M, C', T').
@@ -26,14 +26,14 @@ def train_blocks(blocks: Sequence[Any], x: Tensor, *, pool: bool) -> list[Tensor
             x = _temporal(block.tcn1, _graph(block.gcn1, x), residual)
         return x
 
-    shares = [
-        share.flatten(0, 1).contiguous(memory_format=torch.channels_last) for share in share_out(x)
+    chunks = [
+        chunk.flatten(0, 1).contiguous(memory_format=torch.channels_last) for chunk in chunks_of(x)
     ]
     parameters = [parameter for block in blocks for parameter in block.parameters()]
-    maps = call_on_shares(run, shares, parameters)
+    maps = call_on_chunks(run, chunks, parameters)
     if pool:  # as rows: torch sums these, which lie in this order, 20 times as fast
-        maps = [share.permute(0, 2, 3, 1).sum(1).transpose(1, 2) / v for share in maps]
-    return [share.unflatten(0, (-1, persons)) for share in maps]
+        maps = [chunk.permute(0, 2, 3, 1).sum(1).transpose(1, 2) / v for chunk in maps]
+    return [chunk.unflatten(0, (-1, persons)) for chunk in maps]
 
 
 def _graph(unit: Any, x: Tensor) -> Tensor:

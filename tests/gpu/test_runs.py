@@ -1,11 +1,11 @@
 """The command lines on a GPU: train in each precision, resume, evaluate as a CPU does, one-shot."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import main_multigpu
 import test_oneshot as oneshot
@@ -28,7 +28,7 @@ def configuration(path: Path, **values: object) -> str:
         **SHORT,
         **values,
     }
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(json.dumps(content))  # YAML, too
     return str(path)
 
 

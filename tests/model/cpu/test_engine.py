@@ -22,7 +22,7 @@ CHANNELS: dict[str, Any] = {"channels": [16, 32, 32, 64], "stride": [1, 2, 1, 3]
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch):
-    """Two threads that share out small inputs too."""
+    """Two threads that chunk out small inputs too."""
     monkeypatch.setattr(threads_module, "MIN_NUMBERS", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)

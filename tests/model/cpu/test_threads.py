@@ -1,4 +1,4 @@
-"""Training in shares of a batch: the same as on the whole, by every number of threads."""
+"""Training in chunks of a batch: the same as on the whole, by every number of threads."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from model.classifier import Model
 from model.cpu import accelerate
 from model.cpu import threads as threads_module
 from model.cpu.normalization import normalize
-from model.cpu.threads import all_reduce, call_on_shares, is_first, map_on_threads, share_out
+from model.cpu.threads import all_reduce, call_on_chunks, chunks_of, is_first, map_on_threads
 from torchlight import distributed
 
 
@@ -58,7 +58,7 @@ def test_threads_change_nothing_but_rounding(threads, samples: int, options: dic
     expected = train_step(small_model(**options), x)
     for count in (2, 3):
         threads(count)
-        assert len(share_out(x)) == count
+        assert len(chunks_of(x)) == count
         found = train_step(small_model(**options), x)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
@@ -100,14 +100,14 @@ def test_autocast_reaches_the_shares(threads) -> None:
 def test_a_batch_stays_whole_where_there_is_nothing_to_gain(threads, monkeypatch) -> None:
     threads(2)
     x = torch.zeros(6, 1)
-    assert [len(share) for share in share_out(x)] == [3, 3]
-    assert len(share_out(x[:5])) == 1  # one thread would wait for the other
-    assert [len(share) for share in share_out(torch.zeros(9, 1))] == [5, 4]
+    assert [len(chunk) for chunk in chunks_of(x)] == [3, 3]
+    assert len(chunks_of(x[:5])) == 1  # one thread would wait for the other
+    assert [len(chunk) for chunk in chunks_of(torch.zeros(9, 1))] == [5, 4]
     threads(9)
-    assert len(share_out(torch.zeros(90, 1))) == 8  # Python calls one operation at a time
+    assert len(chunks_of(torch.zeros(90, 1))) == 8  # Python calls one operation at a time
     threads(2)
     monkeypatch.setattr(threads_module, "MIN_NUMBERS", 7)
-    assert len(share_out(x)) == 1
+    assert len(chunks_of(x)) == 1
 
 
 def test_values_are_reduced_once_in_the_order_of_the_shares() -> None:
@@ -122,12 +122,12 @@ def test_values_are_reduced_once_in_the_order_of_the_shares() -> None:
         total = [all_reduce(x.item() * 10**i, total_of) for i in range(3)]
         return x * total[2] + is_first()
 
-    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2, 3)]
-    found = call_on_shares(work, shares, [])
+    chunks = [torch.tensor(float(i), requires_grad=True) for i in (1, 2, 3)]
+    found = call_on_chunks(work, chunks, [])
     assert calls == [[1, 2, 3], [10, 20, 30], [100, 200, 300]]
     assert [y.item() for y in found] == [601, 1200, 1800]
     sum(found).backward()
-    assert [x.grad.item() for x in shares] == [600] * 3
+    assert [x.grad.item() for x in chunks] == [600] * 3
     assert all_reduce(5, list) == [5]
 
 
@@ -135,18 +135,18 @@ def test_values_are_reduced_once_in_the_order_of_the_shares() -> None:
 def test_what_fails_in_a_share_is_raised_and_holds_up_nobody(failing: int) -> None:
     def work(x: Tensor) -> Tensor:
         if x.item() == failing:
-            raise ValueError("this share fails")
+            raise ValueError("this chunk fails")
         return all_reduce(x, sum)
 
-    shares = [torch.tensor(float(i), requires_grad=True) for i in (0, 1)]
-    with pytest.raises(ValueError, match="this share fails"):
-        call_on_shares(work, shares, [])
-    found = call_on_shares(lambda x: all_reduce(x.detach(), sum) * x, shares, [])
+    chunks = [torch.tensor(float(i), requires_grad=True) for i in (0, 1)]
+    with pytest.raises(ValueError, match="this chunk fails"):
+        call_on_chunks(work, chunks, [])
+    found = call_on_chunks(lambda x: all_reduce(x.detach(), sum) * x, chunks, [])
     assert [y.item() for y in found] == [0, 1]
 
 
 def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
-    # Two calls of two shares each, of which one of each is under way, would wait for ever.
+    # Two calls of two chunks each, of which one of each is under way, would wait for ever.
     class SlowPool:
         def submit(self, *given):
             future = two.submit(*given)
@@ -155,12 +155,12 @@ def test_threads_of_the_caller_take_turns(monkeypatch) -> None:
 
     two = threads_module._pool(2)
     monkeypatch.setattr(threads_module, "_pool", lambda count: SlowPool())
-    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
+    chunks = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
     found = []
 
     def call() -> None:
-        y = call_on_shares(lambda x: all_reduce(x.detach(), sum) * x, shares, [])
-        found.append([share.item() for share in y])
+        y = call_on_chunks(lambda x: all_reduce(x.detach(), sum) * x, chunks, [])
+        found.append([chunk.item() for chunk in y])
 
     callers = [threading.Thread(target=call, daemon=True) for _ in range(3)]
     for caller in callers:
@@ -208,8 +208,8 @@ def test_threads_take_over_the_callers_modes_and_leave_it_its_threads(threads) -
 
 
 def test_a_second_backward_pass_is_refused() -> None:
-    shares = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
-    total = sum(call_on_shares(lambda x: x * x, shares, []))
+    chunks = [torch.tensor(float(i), requires_grad=True) for i in (1, 2)]
+    total = sum(call_on_chunks(lambda x: x * x, chunks, []))
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         total.backward()
@@ -238,7 +238,7 @@ def test_unequal_shares_are_normalised_as_one_batch(dtype, pieces: int, widths) 
             return torch.cat(found, dim=1)
 
         parameters = list(nn.ModuleList(norms).parameters())
-        y = torch.cat(call_on_shares(work, given.split(counts), parameters))
+        y = torch.cat(call_on_chunks(work, given.split(counts), parameters))
         y.backward(direction.to(precision))
         statistics = torch.cat([norm.running_mean for norm in norms])
         variances = torch.cat([norm.running_var for norm in norms])
