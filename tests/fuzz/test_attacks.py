@@ -185,7 +185,7 @@ def test_a_planted_state_is_passed_over_where_an_older_one_is_whole(tmp_path):
     assert "it would run" in (work / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("content", [{}, {"recipe": 1}, {"position": {"epoch": "x"}}])
+@pytest.mark.parametrize("content", [{}, {"recipe": 1}, {"counters": {"epoch": "x"}}])
 def test_a_state_of_another_form_is_refused(tmp_path, refused, content):
     work, line = _trained(tmp_path)
     whole, _ = StateFile(work).load()
@@ -314,7 +314,7 @@ def test_what_the_user_allows_is_not_written_where_it_allows_the_next_run(tmp_pa
 
 @pytest.mark.parametrize("name", ["feeders.oneshot.Feeder", "feeders.dataset.SkeletonDataset"])
 def test_a_base_that_reads_no_data_is_refused(name):
-    with pytest.raises(DataError, match="reads no data set"):
+    with pytest.raises(DataError, match="is no feeder that reads a data set"):
         oneshot_feeder.Feeder(split="train", novel_classes=[0], base=name)
 
 
