@@ -124,7 +124,7 @@ class WandB:
         try:
             import wandb
         except ImportError as error:
-            raise UserError("loggers: WandB needs a package; pip install wandb") from error
+            raise UserError("loggers: WandB needs the package wandb: pip install wandb") from error
         self._wandb, self._options = wandb, options
 
     def start(self, config: Mapping[str, Any], folder: Path, step: int) -> None:

@@ -1,6 +1,7 @@
 """Where a run is, and what it has summed up on the way: all that changes from step to step."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -58,10 +59,32 @@ class TrainState:
         self.best_accuracy = -1.0
         self.history: list[dict[str, float]] = []
         self.metrics = RunningMetrics(world.device)
-        self._world = world
+        self._world, self._average, self._holds_average = world, average, False
         self._parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scaler": scaler}
         if average is not None:
             self._parts["average"] = average
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model holds what is scored and saved within: its average, where there is one."""
+        if self._average is None or self._holds_average:
+            yield
+            return
+        with self._average.exchanged():
+            self._holds_average = True
+            try:
+                yield
+            finally:
+                self._holds_average = False
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        """The model holds its own weights within, also within ``averaged``."""
+        if self._average is not None and self._holds_average:
+            with self._average.exchanged():
+                yield
+        else:
+            yield
 
     def end_epoch(self, measured: dict[str, float]) -> None:
         """Move on to the next epoch; ``measured`` is what is known of this one."""

@@ -20,27 +20,22 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .callbacks import Callback
-from .card import Card, read_card
+from .card import Card
 from .checkpoint import apply_weights, load_weights
 from .components import Components, make_average, make_loss, make_optimizer
 from .config import Config
 from .distributed import World
-from .errors import RunFailed, UserError, printable
+from .errors import UserError
 from .evaluation import Evaluation, Evaluator, SplitScorer, logits_of
-from .files import reason
 from .loading import Batch, Dataset, Loader, TrainBatches, identity_of, plan_batches
 from .log import NAME, start_logging
 from .numerics import precision_of
 from .parallel import RunningStatistics, parallelised
+from .report import BEST, report, report_test
 from .schedule import learning_rates
-from .scores import write_scores
 from .state import RunningMetrics, TrainState
-from .summary import epoch_line, head, peak_memory
+from .summary import epoch_line, head
 from .workdir import WorkDir
-
-BEST = "best.pt"
-TEST_STEM = "epoch1_test"
-"""Files of a test run carry the name that published tools look for."""
 
 
 class Trainer:
@@ -87,7 +82,7 @@ class Trainer:
         self.log = logging.getLogger(NAME)
         self.measured: dict[str, float] = {}
         self.gradient_norm = torch.zeros(())
-        self._evaluator, self._scores_average = evaluator, False
+        self._evaluator = evaluator
         model.to(world.device)
         if components is not None:
             labels = np.asarray(sets["train"].labels)
@@ -109,17 +104,15 @@ class Trainer:
                 self._evaluate(epoch)
                 self._save(epoch)
                 self._log()
-            self._report()
+            report(self)
 
     def test(self) -> None:
         """Score the test split with the model as it is, and write the reports."""
         with self._to_the_end():
             self._open_folder()
             self._log_head()
-            made, title = self.card.training, f"test of {self.config.weights}"
-            if made.keys() >= {"epoch", "global_step"}:
-                title += " " + printable(f"(epoch {made['epoch']}, step {made['global_step']})")
-            self._publish(self._scorer("test")(self.model, "test"), TEST_STEM, title)
+            self._scorers = {"test": self._scorer("test")}
+            report_test(self)
 
     @contextlib.contextmanager
     def _to_the_end(self) -> Iterator[None]:
@@ -145,7 +138,7 @@ class Trainer:
         self.state = TrainState(self.model, self._optimizer, self._scaler, self._average, world)
         self.state.epoch = config.start_epoch
         if self.resumed:
-            self._restore()
+            self.folder.restore(self)
         self._statistics = RunningStatistics(
             self.model, self.plan, world, can_undo=config.on_nonfinite == "skip"
         )
@@ -316,14 +309,16 @@ class Trainer:
         state, config = self.state, self.config
         if (epoch + 1) % config.eval_interval and epoch + 1 < config.num_epoch:
             return
-        with self.averaged_weights():
-            found = self._scored(self.chooser, self.chooser)
+        with self.state.averaged():
+            found = self.scored(self.chooser, self.chooser)
         measures = self.world.broadcast(found.measures if found else {})
         self.measured |= {f"{self.chooser}/{name}": value for name, value in measures.items()}
         if measures["accuracy"] > state.best_accuracy:
             state.best_accuracy, state.best_epoch = measures["accuracy"], epoch + 1
 
-    def _scored(self, split: str, title: str) -> Evaluation | None:
+    def scored(self, split: str, title: str) -> Evaluation | None:
+        """Score a split (the result on rank 0, None elsewhere); callbacks may break it off."""
+
         def interrupted() -> None:
             for callback in self.callbacks:
                 callback.during_evaluation(self)
@@ -335,10 +330,10 @@ class Trainer:
         config, state = self.config, self.state
         state.end_epoch(self.measured)
         if state.best_epoch == state.epoch:
-            self._save_weights(BEST)
+            self.save_weights(BEST)
         due = epoch >= config.save_epoch and state.epoch % config.save_interval == 0
         if due or state.epoch == config.num_epoch:
-            self._save_weights(self._last_name)
+            self.save_weights(self.last_name)
         for callback in self.callbacks:
             callback.on_save(self)
 
@@ -352,35 +347,14 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_log(self, values)
 
-    # -- weights and state ------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """The model holds what is scored and saved within: its average, where there is one."""
-        if self._average is None or self._scores_average:
-            yield
-            return
-        with self._average.exchanged():
-            self._scores_average = True
-            try:
-                yield
-            finally:
-                self._scores_average = False
-
-    @contextlib.contextmanager
-    def own_weights(self) -> Iterator[None]:
-        """The model holds its own weights within, also within ``averaged_weights``."""
-        if self._average is None or not self._scores_average:
-            yield
-            return
-        with self._average.exchanged():
-            yield
+    # -- weights ----------------------------------------------------------------------------
 
     @property
-    def _last_name(self) -> str:
+    def last_name(self) -> str:
+        """The file of the weights after the last epoch so far."""
         return f"runs-{self.state.epoch}-{self.state.global_step}.pt"
 
-    def _save_weights(self, name: str) -> None:
+    def save_weights(self, name: str) -> None:
         """Save the weights after an epoch, and what is known of them."""
         if self.world.is_main:
             card = self.card.trained(
@@ -389,104 +363,5 @@ class Trainer:
                 accuracy=self.state.history[-1].get(f"{self.chooser}/accuracy"),
                 accuracy_on=self.chooser,
             )
-            with self.averaged_weights():
+            with self.state.averaged():
                 self.folder.save_weights(name, self.model.state_dict(), card)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs (a collective); the tensors are those of the run."""
-        own = {type(c).__name__: c.state_dict() for c in self.callbacks}
-        card = self.card.model_dump()
-        return {**self.state.state_dict(), "callbacks": own, "card": card, "world": self.began_on}
-
-    def _restore(self) -> None:
-        """Continue from the folder's state.
-
-        Raises:
-            UserError: it is of another model, or no such state.
-        """
-        state, warnings = self.folder.load()
-        for warning in warnings:
-            self.log.info(f"warning: {warning}; resuming from the state before it")
-        try:
-            self.state.load_state_dict(state)
-            for callback in self.callbacks:
-                callback.load_state_dict(state["callbacks"][type(callback).__name__])
-            self.card = Card(**state["card"])
-        except Exception as error:  # a state that we did not write can be wrong in any way
-            raise UserError(
-                f"{self.folder.path}: the state in it cannot be resumed ({printable(error)}); "
-                f"start over with --overwrite"
-            ) from error
-        line = f"resuming from epoch {self.state.epoch + 1}, step {self.state.step}"
-        if self.began_on != self.world.size:
-            line += (
-                f"; began on {self.began_on} processes, {self.world.size} now: the same steps of "
-                f"{self.plan.step_size} samples, results equal up to floating-point order"
-            )
-        self.log.info(line)
-
-    # -- the report -------------------------------------------------------------------------
-
-    def _report(self) -> None:
-        """Score the test split with the last and the best weights, and write the reports."""
-        state, folder, world = self.state, self.folder, self.world
-        chooser = "part of the training split, held out" if "val" in self.sets else "the test split"
-        world.on_main(self._require_weights)
-        with self.averaged_weights():
-            title = f"last epoch ({state.epoch}, step {state.global_step}, {self._last_name})"
-            self._publish(self._scored("test", "last"), "last_test", title)
-        best = world.broadcast(load_weights(folder.path / BEST) if world.is_main else {})
-        apply_weights(self.model, best, BEST)
-        self.card = world.broadcast(
-            read_card(folder.path / BEST)[0] if world.is_main else self.card
-        )
-        step = (state.best_epoch - self.config.start_epoch) * self.steps
-        title = f"best epoch ({state.best_epoch}, step {step}, {BEST}, chosen on {chooser})"
-        self._publish(self._scored("test", "best"), "best_test", title)
-        if "val" not in self.sets and self.config.evaluator is None:
-            self.log.info(
-                "note: the test split chose the best epoch, as is published practice; for an "
-                "honest choice train with --val-fraction 0.1 and --work-dir OTHER"
-            )
-        self.log.info(f"peak memory of this process: {peak_memory(world.device)}")
-        self.log.info(f"in {folder.path}: weights {BEST} and {self._last_name}, log.txt")
-
-    def _publish(self, found: Evaluation | None, stem: str, title: str) -> None:
-        """Log rank 0's evaluation and have it reported; write scores of tested or best weights."""
-
-        def write() -> None:
-            assert found is not None
-            shown = found.topk(self.config.show_topk).items()
-            top = ", ".join(f"top-{k} {100 * fraction:.2f} %" for k, fraction in shown)
-            self.log.info(f"{title}: test {top} ({len(found.labels)} samples)")
-            with self._finishable("reports"):
-                for callback in self.callbacks:
-                    callback.on_report(self, stem, found)
-                if self.config.save_score and stem != "last_test":
-                    path, digest = self.folder.path / f"{TEST_STEM}_score", self.config.digest()
-                    write_scores(path, found.names, found.scores, found.labels, digest, self.card)
-
-        self.world.on_main(write)
-
-    def _require_weights(self) -> None:
-        """See that what the reports name is there, also where a run ends earlier than planned."""
-        with self._finishable("weights"):
-            self.folder.finish()
-            if not (self.folder.path / self._last_name).exists():
-                self._save_weights(self._last_name)
-                self.folder.finish()
-
-    @contextlib.contextmanager
-    def _finishable(self, what: str) -> Iterator[None]:
-        """A disk that is full at the end fails the run, which the same command then finishes.
-
-        Raises:
-            RunFailed: ``what`` is not written.
-        """
-        try:
-            yield
-        except OSError as error:
-            raise RunFailed(
-                f"{self.folder.path}: {what} cannot be written ({reason(error)}); make room, and "
-                f"run the same command again"
-            ) from error

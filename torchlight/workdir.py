@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +14,9 @@ from .config import RESOLVED, Config
 from .errors import UserError
 from .files import reason
 from .loading import Identity
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 _WEIGHTS = ("runs-*.pt", "best.pt")
 ARTEFACTS = (
@@ -108,9 +111,8 @@ class WorkDir:
             )
         return None
 
-    def load(self) -> tuple[dict[str, Any], list[str]]:
-        """The state of the run to resume (on every rank), and warnings."""
-        raise NotImplementedError
+    def restore(self, run: "Trainer") -> None:
+        """Give a run the state that was found (on every rank)."""
 
     def save_weights(self, name: str, weights: Mapping[str, torch.Tensor], card: Card) -> None:
         """Write ``weights`` as ``name`` and their card beside them."""

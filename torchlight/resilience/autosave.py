@@ -1,10 +1,10 @@
 """States saved after epochs, every so often within them, and on request."""
 
 import time
-from typing import Any
 
 from torchlight.callbacks import Callback
-from torchlight.errors import Stopped, UserError
+from torchlight.distributed import SharedError
+from torchlight.errors import Stopped
 from torchlight.files import reason
 from torchlight.trainer import Trainer
 
@@ -25,12 +25,18 @@ class Autosave(Callback):
         """Save a first state, so that whatever lies in the folder from here on can be resumed.
 
         Raises:
-            UserError: it cannot be written.
+            SharedError: it cannot be written.
         """
         self._saved = time.monotonic()
+        error: OSError | None = None
         if not run.resumed:
-            state = run.state_dict()
-            run.world.on_main(lambda: self._save_first(state))
+            try:
+                self._folder.save(run)
+            except OSError as problem:
+                error = problem
+        failed = run.world.broadcast(error and f"no state can be saved ({reason(error)})")
+        if failed:
+            raise SharedError(f"{self._folder.path}: {failed}")
         self._signals.start()
 
     def on_end(self, run: Trainer) -> None:
@@ -73,26 +79,12 @@ class Autosave(Callback):
             run.log.info(told)
             raise Stopped(request.status, told)
 
-    def _save_first(self, state: dict[str, Any]) -> None:
-        try:
-            self._folder.save(state, 0)
-        except OSError as error:
-            raise UserError(
-                f"{self._folder.path}: no state can be saved ({reason(error)})"
-            ) from error
-
     def _save(self, run: Trainer) -> None:
-        """Write the state (rank 0), after all that it takes for granted.
-
-        Raises:
-            RunFailed: the weights are not finite; the state before stays (on every rank).
-        """
+        """Save the state, unless weights are not finite (RunFailed) or the disk is full."""
         self._saved = time.monotonic()
-        with run.own_weights():
+        with run.state.own():
             run.world.on_main(lambda: self._finite.require_finite_weights(run))
-            state = run.state_dict()
-            if run.world.is_main:
-                try:
-                    self._folder.save(state, 2 * run.state.global_step + (run.state.step == 0))
-                except OSError as error:
-                    warn_of("state", error)
+            try:
+                self._folder.save(run)
+            except OSError as error:
+                warn_of("state", error)

@@ -15,6 +15,7 @@ from torchlight.loading import BatchPlan, Identity, plan_batches, same_data, spl
 from torchlight.log import warn
 from torchlight.resilience.states import StateFile
 from torchlight.schedule import learning_rates
+from torchlight.trainer import Trainer
 from torchlight.workdir import ARTEFACTS, Begun, WorkDir, starts_over
 
 from .locks import FolderLock
@@ -75,18 +76,52 @@ class ResumableWorkDir(WorkDir):
             super().save_weights(name, *self._waiting[name])
             del self._waiting[name]
 
-    def save(self, state: Mapping[str, Any], serial: int) -> None:
-        """Write the run's state, after the weights that it takes for granted.
+    def save(self, run: Trainer) -> None:
+        """Write the run's state (rank 0), after the weights that it takes for granted.
 
         Raises:
-            OSError: as of ``finish``; the states before are intact.
+            OSError: as of ``finish``; the states before are intact (on rank 0).
         """
-        self.finish()
-        self._state.save({**self._identity, **state}, serial)
+        state = {
+            **self._identity,
+            **run.state.state_dict(),
+            "callbacks": {type(c).__name__: c.state_dict() for c in run.callbacks},
+            "card": run.card.model_dump(),
+            "world": run.began_on,
+        }
+        if run.world.is_main:
+            self.finish()
+            self._state.save(state, 2 * run.state.global_step + (run.state.step == 0))
 
-    def load(self) -> tuple[dict[str, Any], list[str]]:
-        """The newest whole state, and a warning for each that is not."""
-        return self._state.load()
+    def restore(self, run: Trainer) -> None:
+        """Continue from the newest whole state.
+
+        Raises:
+            UserError: it is of another model, or no such state.
+        """
+        state, warnings = self._state.load()
+        for warning in warnings:
+            warn(f"{warning}; resuming from the state before it")
+        try:
+            run.state.load_state_dict(state)
+            for callback in run.callbacks:
+                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+            run.card = Card(**state["card"])
+        except Exception as error:  # a state that we did not write can be wrong in any way
+            raise self._unfit(error) from error
+        line = f"resuming from epoch {run.state.epoch + 1}, step {run.state.step}"
+        if run.began_on != run.world.size:
+            line += (
+                f"; began on {run.began_on} processes, {run.world.size} now: the same steps of "
+                f"{run.plan.step_size} samples, results equal up to floating-point order"
+            )
+        run.log.info(line)
+
+    def _unfit(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self._state.slots[0]}: cannot be resumed ({printable(error)}); it may be of other "
+            f"code; start over with --overwrite"
+        )
 
     # -- the run to resume ----------------------------------------------------------------------
 
@@ -104,10 +139,7 @@ class ResumableWorkDir(WorkDir):
         try:
             return self._compare(state, config, world)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self._state.slots[0]}: cannot be resumed ({printable(error)}); "
-                f"start over with --overwrite"
-            ) from error
+            raise self._unfit(error) from error
 
     def _compare(self, state: Mapping[str, Any], config: Config, world: int) -> Begun | None:
         """What is resumed of the run in ``state``; None where it is as good as not begun."""
