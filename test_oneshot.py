@@ -31,9 +31,10 @@ from torchlight.evaluation import Evaluation, SplitScorer
 from torchlight.files import atomic_write
 from torchlight.flags import parse
 from torchlight.log import start_logging
+from torchlight.metrics import topk_accuracy
 from torchlight.numerics import precision_notes, prepare_torch
 from torchlight.registry import Target, decided_by_data, plug, resolve, with_each_built, with_parts
-from torchlight.reports import check_settings, write_methods
+from torchlight.workdir import check_settings
 
 OWN_PACKAGES = ("feeders", "model")
 
@@ -126,12 +127,11 @@ def _report(config: Config, found: Evaluation, queries: Any, folder: Path, stem:
     stacked = found.scores.reshape(len(labels), len(MATCHES), len(classes))
     methods = dict(zip(MATCHES, np.moveaxis(stacked, 1, 0), strict=True))
     chosen, rcond = (config.evaluator_args[key] for key in ("match", "rcond"))
-    table = write_methods(folder, stem, methods, chosen, labels, found.names, classes)
     shots = len(queries.exemplars.sample_names) // len(classes)
-    return (
-        f"exemplars a class: {shots}; dmd cut-off: {rcond}\n{table}\n"
-        f"wrote {folder / stem}_*: all of {chosen} but the comparison, {stem}_matchings.csv"
-    )
+    tops = (f"{m} {topk_accuracy(own, labels, (1,))[1]:.2%}" for m, own in methods.items())
+    told = f"exemplars a class: {shots}; dmd cut-off: {rcond}; accuracy: {', '.join(tops)}"
+    write = plug("torchlight.reports.write_methods")
+    return write(told, folder, stem, methods, chosen, labels, found.names, classes)
 
 
 def _settings(config: Config, start: Card) -> dict[str, Any]:

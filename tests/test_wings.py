@@ -117,6 +117,7 @@ def test_without_resilience_and_reports(without):
     again = run("main_multigpu.py", *SHORT)
     assert again.returncode == 2
     assert "holds weights (best.pt)" in again.stderr
+    assert run("test_oneshot.py", "--help").returncode == 0
 
 
 def test_own_skeletons_without_the_wing_that_made_them(without):

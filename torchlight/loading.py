@@ -8,7 +8,6 @@ another number of processes keeps its micro-batches.
 """
 
 import atexit
-import hashlib
 import os
 import signal
 import weakref
@@ -24,9 +23,6 @@ from torch.utils.data import DataLoader, Sampler
 from .errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Identity = dict[str, Any]
-
-_PROBES = 8
 
 
 class Dataset(Protocol):
@@ -68,13 +64,15 @@ class BatchPlan:
         return turn * self.world + rank
 
 
-def plan_batches(batch_size: int, global_batch_size: int | None, world: int) -> BatchPlan:
+def plan_batches(
+    batch_size: int, global_batch_size: int | None, world: int, samples: int | None = None
+) -> BatchPlan:
     """Spread ``global_batch_size`` (default: batch_size * world) over ``world`` processes.
 
     A process takes its share in micro-batches of at most ``batch_size``.
 
     Raises:
-        UserError: the global batch cannot be spread evenly.
+        UserError: the global batch cannot be spread evenly, or there are not so many ``samples``.
     """
     total = global_batch_size or batch_size * world
     share, rest = divmod(total, world)
@@ -88,6 +86,13 @@ def plan_batches(batch_size: int, global_batch_size: int | None, world: int) -> 
         raise UserError(
             f"global_batch_size {total} on {world} processes is {share} samples each, which "
             f"batch_size {batch_size} does not divide; use a --batch-size that does"
+        )
+    if samples is not None and samples < total:
+        each = samples // world
+        fits = world * (each - each % min(batch_size, each or 1))
+        raise UserError(
+            f"a step takes {total} samples, but the train split has only {samples}; "
+            + (f"say --global-batch-size {fits}" if fits else "use fewer processes")
         )
     return BatchPlan(micro, total // micro, world)
 
@@ -187,39 +192,6 @@ class _BatchFetcher:
             self.dataset.set_epoch(epoch)
         self._told = epoch
         return read(self.dataset, indices)
-
-
-def identity_of(dataset: Dataset) -> Identity:
-    """What tells a split from others, wherever its files lie.
-
-    "samples" is their number, "digest" the SHA-256 of names and labels, and "values" the mean
-    magnitudes of some samples as epoch 0 reads them (none where two reads differ).
-    """
-    digest = hashlib.sha256("\n".join(dataset.sample_names).encode("utf-8", "surrogatepass"))
-    digest.update(np.asarray(dataset.labels).astype(np.int64).tobytes())
-    fetcher, last = _BatchFetcher(dataset), len(dataset) - 1
-    some = np.linspace(0, last, min(_PROBES, last + 1)).astype(int).tolist()
-    first, again = (
-        [float(x.double().abs().mean()) for x in fetcher.__getitems__(some)[0]] for _ in range(2)
-    )
-    values = first if first == again else []
-    return {"samples": len(dataset), "digest": digest.hexdigest(), "values": values}
-
-
-def split_changed(old: Identity | None, new: Identity | None) -> bool:
-    """Whether a split has other samples or labels than it had (what is not known has not)."""
-    if old is None or new is None:
-        return False
-    return any(old[key] != new[key] for key in ("samples", "digest"))
-
-
-def same_data(old: Identity | None, new: Identity | None) -> bool:
-    """Whether a split read from elsewhere is known to be the same, its values included."""
-    if old is None or new is None or split_changed(old, new):
-        return False
-    if not old["values"] or not new["values"]:
-        return True
-    return bool(np.allclose(old["values"], new["values"], rtol=1e-3, equal_nan=True))
 
 
 def _whole(batch: Any) -> Any:

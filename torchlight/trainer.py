@@ -25,9 +25,8 @@ from .checkpoint import apply_weights, load_weights
 from .components import Components, make_average, make_loss, make_optimizer
 from .config import Config
 from .distributed import World
-from .errors import UserError
 from .evaluation import Evaluation, Evaluator, SplitScorer, logits_of
-from .loading import Batch, Dataset, Loader, TrainBatches, identity_of, plan_batches
+from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import NAME, start_logging
 from .numerics import precision_of
 from .parallel import RunningStatistics, parallelised
@@ -155,13 +154,12 @@ class Trainer:
         Start weights are loaded unless a run is resumed, which may have done without them since.
         """
         config, world, folder = self.config, self.world, self.folder
-        training = config.phase == "train"
         fresh = not world.on_main(lambda: folder.may_resume(config))
         if fresh:
             self._plan(world.size)
             self._load_start()
-        data = identity_of(self.sets["train"]) if training and world.is_main else None
-        begun = world.on_main(lambda: folder.open(config, self.config_file, data, world.size))
+        train_set = self.sets.get("train")
+        begun = world.on_main(lambda: folder.open(config, self.config_file, train_set, world.size))
         self.resumed = begun is not None
         if begun is None and not fresh:
             self._load_start()
@@ -185,24 +183,11 @@ class Trainer:
             self.log.info(line)
 
     def _plan(self, began_on: int) -> None:
-        """Deal out the steps of a run that began on ``began_on`` processes.
-
-        Raises:
-            UserError: they do not come out even, or take more samples than there are.
-        """
-        config = self.config
-        if config.phase == "test":
-            return
-        plan = plan_batches(config.batch_size, config.global_batch_size, began_on)
-        samples = len(self.sets["train"])
-        if samples < plan.step_size:
-            each = samples // began_on
-            fits = began_on * (each - each % min(config.batch_size, each or 1))
-            raise UserError(
-                f"a step takes {plan.step_size} samples, but the train split has only {samples}; "
-                + (f"say --global-batch-size {fits}" if fits else "use fewer processes")
-            )
-        self.plan = replace(plan, world=self.world.size)
+        """Deal out the steps of a run that began on ``began_on`` processes."""
+        if self.config.phase == "train":
+            sizes = self.config.batch_size, self.config.global_batch_size
+            plan = plan_batches(*sizes, began_on, samples=len(self.sets["train"]))
+            self.plan = replace(plan, world=self.world.size)
 
     def _scorer(self, split: str) -> SplitScorer:
         return SplitScorer(self.sets[split], self.config, self.world, self._evaluator)

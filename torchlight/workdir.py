@@ -1,5 +1,6 @@
 """The folder of a run: its resolved configuration, its weights, and never those of another run."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from .checkpoint import save_weights
 from .config import RESOLVED, Config
 from .errors import UserError
 from .files import reason
-from .loading import Identity
+from .loading import Dataset
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -64,7 +65,7 @@ class WorkDir:
         return False
 
     def open(
-        self, config: Config, config_file: str | Path, data: Identity | None, world: int
+        self, config: Config, config_file: str | Path, train_set: Dataset | None, world: int
     ) -> Begun | None:
         """Save the resolved configuration in the folder; return the run to resume, if any.
 
@@ -72,7 +73,7 @@ class WorkDir:
         was started by it.
 
         Args:
-            data: of the training split.
+            train_set: None in a test.
             world: processes now.
 
         Raises:
@@ -88,7 +89,7 @@ class WorkDir:
                 return None
             if starts_over(config):
                 self._clear(config)
-            begun = self.find(config, data, world)
+            begun = self.find(config, train_set, world)
             self._save(config.with_epochs(begun.epochs) if begun else config, file)
             return begun
         except OSError as error:
@@ -97,7 +98,7 @@ class WorkDir:
     def claim(self, config_file: Path) -> None:
         """Keep other runs out."""
 
-    def find(self, config: Config, data: Identity | None, world: int) -> Begun | None:
+    def find(self, config: Config, train_set: Dataset | None, world: int) -> Begun | None:
         """The run to resume.
 
         Raises:
@@ -169,3 +170,21 @@ def _may_replace(copy: Path, file: Path) -> bool:
         return False
     with open(copy, "rb") as stream:
         return stream.read(len(RESOLVED)) == RESOLVED.encode()
+
+
+def check_settings(path: Path, settings: Mapping[str, object]) -> str:
+    """What results will be of, as text to ``path``; those of other settings are not overwritten.
+
+    Raises:
+        UserError: names the settings that differ from those in ``path``.
+    """
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else text
+    changed = set(there.splitlines()) ^ set(text.splitlines())
+    if changed:
+        keys = sorted({line.split('"')[1] for line in changed if '"' in line})
+        raise UserError(
+            f"{path}: results of other settings are there ({', '.join(keys)}); say "
+            f"--work-dir OTHER, or remove this file to replace them"
+        )
+    return text

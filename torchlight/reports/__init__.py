@@ -10,9 +10,9 @@ from torchlight.evaluation import Evaluation
 from torchlight.metrics import confusion
 from torchlight.trainer import Trainer
 
-from .tables import check_settings, confusion_picture, write_methods, write_report
+from .tables import confusion_picture, write_methods, write_report
 
-__all__ = ["attach", "check_settings", "write_methods"]
+__all__ = ["attach", "write_methods"]
 
 
 class Reports(Callback):

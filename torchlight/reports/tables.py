@@ -4,14 +4,12 @@ Legend: n samples, c classes; scores (n, c), larger is likelier; labels (n,) int
 """
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from torchlight.errors import UserError
 from torchlight.files import atomic_write
 from torchlight.metrics import class_accuracy, confusion, topk_accuracy
 
@@ -90,25 +88,8 @@ def write_distances(
     )
 
 
-def check_settings(path: Path, settings: Mapping[str, object]) -> str:
-    """What results will be of, as text to ``path``; those of other settings are not overwritten.
-
-    Raises:
-        UserError: names the settings that differ from those in ``path``.
-    """
-    text = json.dumps(settings, indent=2, sort_keys=True)
-    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else text
-    changed = set(there.splitlines()) ^ set(text.splitlines())
-    if changed:
-        keys = sorted({line.split('"')[1] for line in changed if '"' in line})
-        raise UserError(
-            f"{path}: results of other settings are there ({', '.join(keys)}); say "
-            f"--work-dir OTHER, or remove this file to replace them"
-        )
-    return text
-
-
 def write_methods(
+    heading: str,
     folder: str | Path,
     stem: str,
     methods: Mapping[str, np.ndarray],
@@ -117,16 +98,14 @@ def write_methods(
     names: Sequence[str],
     class_names: Sequence[str],
 ) -> str:
-    """Write reports and distances of the ``chosen`` of several methods, and a table of them all.
+    """Write reports and distances of the ``chosen`` of several methods, and a table of them all,
+    which is returned below ``heading``.
 
     ``<stem>_matchings.csv`` has top-1, then the accuracy of each class (empty where it has no
     sample); for the other files see ``write_report`` and ``write_distances``.
 
     Args:
         methods: of each method, its scores (n, c), distances with their sign changed.
-
-    Returns:
-        The table as text.
 
     Raises:
         OSError: a file cannot be written.
@@ -148,7 +127,10 @@ def write_methods(
     for name, count, *values in columns:
         shown = ("" if np.isnan(value) else f"{value:.2%}" for value in values)
         lines.append(f"{name:>{width}} {count:>9}" + "".join(f"{text:>10}" for text in shown))
-    return "\n".join(lines)
+    lines.append(
+        f"wrote {Path(folder) / stem}_*: all of {chosen} but the comparison, {stem}_matchings.csv"
+    )
+    return "\n".join([heading, *lines])
 
 
 def _class_rows(matrix: np.ndarray, classes: list[str]) -> list[list[object]]:

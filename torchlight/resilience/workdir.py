@@ -11,13 +11,14 @@ from torchlight.card import Card, sha256_of
 from torchlight.config import Config
 from torchlight.errors import UserError, printable
 from torchlight.files import reason, remove_leftovers
-from torchlight.loading import BatchPlan, Identity, plan_batches, same_data, split_changed
+from torchlight.loading import BatchPlan, Dataset, plan_batches
 from torchlight.log import warn
 from torchlight.resilience.states import StateFile
 from torchlight.schedule import learning_rates
 from torchlight.trainer import Trainer
 from torchlight.workdir import ARTEFACTS, Begun, WorkDir, starts_over
 
+from .identity import identity_of, same_data, split_changed
 from .locks import FolderLock
 
 _SCHEDULE = ("base_lr", "step", "lr_decay_rate", "warm_up_epoch", "lr_scheduler", "num_epoch")
@@ -125,16 +126,17 @@ class ResumableWorkDir(WorkDir):
 
     # -- the run to resume ----------------------------------------------------------------------
 
-    def find(self, config: Config, data: Identity | None, world: int) -> Begun | None:
+    def find(self, config: Config, train_set: Dataset | None, world: int) -> Begun | None:
         """The run whose state is here.
 
         Raises:
             UserError: it has taken steps that ``config`` would not take.
         """
+        data = None if train_set is None else identity_of(train_set)
         weights = _weights_identity(config.weights)
         self._identity = {"recipe": config.recipe(), "data": data, "weights": weights}
         if not self._state.exists():
-            return super().find(config, data, world)
+            return super().find(config, train_set, world)
         state, _ = self._state.load()
         try:
             return self._compare(state, config, world)
