@@ -245,3 +245,8 @@ def test_classes_that_the_test_split_lacks_are_the_weights(train, tmp_path):
     assert (status, saved(folder)[0]["num_class"], saved(folder)[0]["num_person"]) == (0, 4, 2)
     words = ["--phase", "test", "--weights", str(folder / "best.pt")]
     assert train(*words, name="again", **keys)[0] == 0
+    wide = np.eye(9)[y]  # one-hot of more classes than there are samples of
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=wide, x_test=x, y_test=wide)
+    assert train(*words, name="wide", **keys)[0] == 0
+    status, fresh = train(name="fresh", **keys)
+    assert (status, saved(fresh)[0]["num_class"]) == (0, 9)

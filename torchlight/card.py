@@ -190,7 +190,7 @@ def with_card(config: "Config", target: Target) -> tuple["Config", Card]:
         wanted = f"{part}={printable(taken[part])}"
         told = f"{part}={printable(own.get(part))}"
         other = other or f"{wanted}) than the configuration's ({told}); say --model-args {wanted}"
-    for arg in taken.keys() & own.keys() if not other else ():
+    for arg in [name for name in taken if name in own and not other]:
         told, key = f"{shown(taken[arg])}, not {shown(own[arg])}", f"model_args.{arg}"
         if config.by_flag(key):
             other = f"{printable(arg)} {told}); leave {config.named(key)} out"

@@ -185,14 +185,17 @@ def with_data(
 
 
 def _num_class(scored: Sequence[Dataset], known: Mapping[str, Any]) -> dict[str, int]:
-    """The number of classes: as the data say it, or as is ``known``, or the number of labels."""
-    for own in scored:
-        names = getattr(own, "class_names", None)
-        number = getattr(own, "num_class", None) if names is None else len(names)
-        if isinstance(number, int | np.integer):
-            return {"num_class": int(number)}
+    """The number of classes: of names, or as ``known``, or as the data say, or of labels."""
+    for name in ("class_names", "num_class"):
+        for own in scored:
+            found = getattr(own, name, None)
+            number = len(found) if name == "class_names" and found is not None else found
+            if isinstance(number, int | np.integer):
+                return {"num_class": int(number)}
+        if "num_class" in known:
+            return {}
     labels = {label for own in scored for label in np.unique(own.labels).tolist()}
-    return {"num_class": len(labels)} if labels and "num_class" not in known else {}
+    return {"num_class": len(labels)} if labels else {}
 
 
 def _asked(title: str, question: Callable[[], Any]) -> Any:
