@@ -13,7 +13,7 @@ from typing import Any
 from data.errors import DataError
 from feeders.transforms import HOMES
 from model.errors import ModelError
-from model.published import ALIASES
+from model.published import ALIASES, WEIGHTS
 from torchlight import cli, distributed
 from torchlight.card import Card, card_of_run, with_card
 from torchlight.components import bind_components
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     config, config_file = parse(argv, __doc__ or "")
+    config = config.but(weights=WEIGHTS.get(config.weights or "", config.weights))
     config, card, feeder, model_class, evaluator = _classes(config)
     allowed = (*OWN_PACKAGES, *config.allow_import)
     config, components = bind_components(config, allowed)

@@ -5,6 +5,7 @@ here a copy is an argument. This is the only table of such names.
 """
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from model.errors import ModelError
@@ -36,6 +37,9 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"exemplars_only": True},
     ),
 }
+
+WEIGHTS = {"nw-ucla-fast": str(Path(__file__).parent / "weights" / "nw-ucla-fast.pt")}
+"""Trained weights that come with the code, by the name that ``--weights`` takes."""
 
 
 def imported_class(what: str, name: str) -> type:

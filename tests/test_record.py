@@ -58,7 +58,7 @@ def test_a_row_scores_the_test_view_once_and_by_its_last_epoch(folder, capsys):
 
 
 def test_the_fast_recipe_evaluates_at_its_end_alone(root):
-    from torchlight.config import parse
+    from torchlight.flags import parse
 
     config, _ = parse(["--config", str(root / "config" / "ucla" / "fast.yaml")], "")
     assert config.eval_interval >= config.num_epoch

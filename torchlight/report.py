@@ -35,18 +35,23 @@ def report(run: "Trainer") -> None:
         RunFailed: weights or reports cannot be written (on every rank).
     """
     state, folder, world = run.state, run.folder, run.world
-    chooser = "part of the training split, held out" if "val" in run.sets else "the test split"
+    held_out, once = "val" in run.sets, run.config.eval_interval >= run.config.num_epoch
+    chosen = "chosen on part of the training split, held out"
+    if not held_out:
+        chosen = "the only one evaluated" if once else "chosen on the test split"
     world.on_main(lambda: _require_weights(run))
     with state.averaged():
         title = f"last epoch ({state.epoch}, step {state.global_step}, {run.last_name})"
-        _publish(run, run.scored("test", "last"), "last_test", title)
+        last = run.scored("test", "last")
+        _publish(run, last, "last_test", title)
     best = world.broadcast(load_weights(folder.path / BEST) if world.is_main else {})
     apply_weights(run.model, best, BEST)
     run.card = world.broadcast(read_card(folder.path / BEST)[0] if world.is_main else run.card)
     step = (state.best_epoch - run.config.start_epoch) * run.steps
-    title = f"best epoch ({state.best_epoch}, step {step}, {BEST}, chosen on {chooser})"
-    _publish(run, run.scored("test", "best"), "best_test", title)
-    if "val" not in run.sets and run.config.evaluator is None:
+    title = f"best epoch ({state.best_epoch}, step {step}, {BEST}, {chosen})"
+    best_is_last = state.best_epoch == state.epoch
+    _publish(run, last if best_is_last else run.scored("test", "best"), "best_test", title)
+    if not held_out and not once and run.config.evaluator is None:
         run.log.info(
             "note: the test split chose the best epoch, as is published practice; for an "
             "honest choice train with --val-fraction 0.1 and --work-dir OTHER"
