@@ -16,21 +16,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
 
-from .callbacks import Callback
+from .callbacks import Callback, Run
 from .config import Config
 from .errors import UserError
 from .evaluation import Evaluation
 from .files import atomic_write, reason
 from .log import warn
 from .registry import built
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 
 class Logger(Protocol):
@@ -167,14 +164,14 @@ class Curves(Callback):
         self._since = (0, 0.0)
         self._logged: dict[str, float] = {}
 
-    def on_start(self, run: "Trainer") -> None:
+    def on_start(self, run: Run) -> None:
         """Begin, or resume from the saved state: later points of a killed run are dropped."""
         config, step = run.config.model_dump(mode="json", exclude_none=True), run.state.global_step
         self._tell(run, lambda logger: logger.start(config, run.folder.path, step))
         self.on_log(run, self._logged)
         self._since = (step, time.monotonic())
 
-    def after_step(self, run: "Trainer") -> None:
+    def after_step(self, run: Run) -> None:
         """Log every ``log_interval`` steps."""
         step, now = run.state.global_step, time.monotonic()
         self._logged = {}
@@ -189,22 +186,22 @@ class Curves(Callback):
             self._since = (step, now)
             self.on_log(run, self._logged)
 
-    def on_save(self, run: "Trainer") -> None:
+    def on_save(self, run: Run) -> None:
         """Have the state tell what is logged only after it is saved."""
         self._logged = {**self._logged, **run.measured}
 
-    def on_log(self, run: "Trainer", values: dict[str, Any]) -> None:
+    def on_log(self, run: Run, values: dict[str, Any]) -> None:
         """Hand the values on."""
         step = run.state.global_step
         if values:
             self._tell(run, lambda logger: logger.log(values, step))
 
-    def on_report(self, run: "Trainer", stem: str, found: Evaluation) -> None:
+    def on_report(self, run: Run, stem: str, found: Evaluation) -> None:
         """Say how to look at the curves."""
         if stem.startswith("best") and any(isinstance(own, TensorBoard) for own in self._loggers):
             run.log.info(f"curves: tensorboard --logdir {shlex.quote(str(run.folder.path))}")
 
-    def on_end(self, run: "Trainer") -> None:
+    def on_end(self, run: Run) -> None:
         """Close what has been started."""
         for logger, waiting in zip(self._loggers, self._waiting, strict=True):
             if not waiting:
@@ -219,7 +216,7 @@ class Curves(Callback):
         """Log them again."""
         self._logged = state["logged"]
 
-    def _tell(self, run: "Trainer", what: Callable[[Any], Any]) -> None:
+    def _tell(self, run: Run, what: Callable[[Any], Any]) -> None:
         """Call the loggers; what a full disk does not take is tried again with the next points."""
         for logger, waiting in zip(self._loggers, self._waiting, strict=True):
             if not run.world.is_main:

@@ -2,8 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from .callbacks import Run
 from .card import read_card
 from .checkpoint import apply_weights, load_weights
 from .errors import RunFailed, printable
@@ -12,15 +12,12 @@ from .files import reason
 from .scores import write_scores
 from .summary import peak_memory
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
-
 BEST = "best.pt"
 TEST_STEM = "epoch1_test"
 """Files of a test run carry the name that published tools look for."""
 
 
-def report_test(run: "Trainer") -> None:
+def report_test(run: Run) -> None:
     """Score the test split with the model as it is."""
     made, title = run.card.training, f"test of {run.config.weights}"
     if made.keys() >= {"epoch", "global_step"}:
@@ -28,7 +25,7 @@ def report_test(run: "Trainer") -> None:
     _publish(run, run.scored("test", "test"), TEST_STEM, title)
 
 
-def report(run: "Trainer") -> None:
+def report(run: Run) -> None:
     """Score the test split with the last and the best weights.
 
     Raises:
@@ -60,7 +57,7 @@ def report(run: "Trainer") -> None:
     run.log.info(f"in {folder.path}: weights {BEST} and {run.last_name}, log.txt")
 
 
-def _publish(run: "Trainer", found: Evaluation | None, stem: str, title: str) -> None:
+def _publish(run: Run, found: Evaluation | None, stem: str, title: str) -> None:
     """Log rank 0's evaluation and have it reported; write scores of tested or best weights."""
 
     def write() -> None:
@@ -78,7 +75,7 @@ def _publish(run: "Trainer", found: Evaluation | None, stem: str, title: str) ->
     run.world.on_main(write)
 
 
-def _require_weights(run: "Trainer") -> None:
+def _require_weights(run: Run) -> None:
     """See that what the reports name is there, also where a run ends earlier than planned."""
     with _finishable(run, "weights"):
         run.folder.finish()
@@ -88,7 +85,7 @@ def _require_weights(run: "Trainer") -> None:
 
 
 @contextlib.contextmanager
-def _finishable(run: "Trainer", what: str) -> Iterator[None]:
+def _finishable(run: Run, what: str) -> Iterator[None]:
     """A disk that is full at the end fails the run, which the same command then finishes."""
     try:
         yield

@@ -4,19 +4,17 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from .callbacks import Run
 from .components import used
 from .numerics import precision_notes
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
-
-def head(run: "Trainer") -> Iterator[str]:
+def head(run: Run) -> Iterator[str]:
     """What is trained on what, by which command."""
     config, world, card = run.config, run.world, run.card
     yield f"command: {shlex.join(run.command)}"
@@ -42,7 +40,7 @@ def head(run: "Trainer") -> Iterator[str]:
     yield from precision_notes(config, world.device)
 
 
-def _batch(run: "Trainer") -> Iterator[str]:
+def _batch(run: Run) -> Iterator[str]:
     """What a step is, and by what it is taken."""
     config, plan, size = run.config, run.plan, run.world.size
     turns = f", {plan.accumulate} one after another" if plan.accumulate > 1 else ""
@@ -72,7 +70,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def epoch_line(run: "Trainer", seconds: float, waited: float) -> str:
+def epoch_line(run: Run, seconds: float, waited: float) -> str:
     """What an epoch has come to, and how long the rest takes."""
     config, line, chooser = run.config, run.measured, run.chooser
     epoch = run.state.epoch

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from .callbacks import Callback
+from .callbacks import Callback, Run
 from .card import Card
 from .checkpoint import apply_weights, load_weights
 from .components import Components, make_average, make_loss, make_optimizer
@@ -37,18 +37,8 @@ from .summary import epoch_line, head
 from .workdir import WorkDir
 
 
-class Trainer:
-    """Everything a run needs, composed; ``fit`` and ``test`` are the two phases.
-
-    Attributes:
-        sets: the datasets "train", "test" and, where a part is held out, "val", by name.
-        chooser: the one that chooses the best epoch: "val", or else "test".
-        folder, callbacks: to be replaced, and added to, before a phase.
-        state: what changes from step to step. resumed: whether it is of an earlier process.
-        measured: of the epoch that ends, by name: "train/loss", "test/accuracy" and so on.
-        card: what the weights are that the run trains, or tests.
-        plan, batches, steps: of an epoch. rate, loss, gradient_norm: of the last step.
-    """
+class Trainer(Run):
+    """Everything a run needs, composed; ``fit`` and ``test`` are the two phases."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -15,9 +15,6 @@ from .config import RESOLVED, Config
 from .errors import UserError
 from .files import reason
 from .loading import Dataset
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 _WEIGHTS = ("runs-*.pt", "best.pt")
 ARTEFACTS = (
@@ -112,7 +109,7 @@ class WorkDir:
             )
         return None
 
-    def restore(self, run: "Trainer") -> None:
+    def restore(self, run: Any) -> None:
         """Give a run the state that was found (on every rank)."""
 
     def save_weights(self, name: str, weights: Mapping[str, torch.Tensor], card: Card) -> None:

@@ -5,10 +5,9 @@ It is plugged in by ``attach(run)``; without this folder a run trains and tests 
 
 import numpy as np
 
-from torchlight.callbacks import Callback
+from torchlight.callbacks import Callback, Run
 from torchlight.evaluation import Evaluation
 from torchlight.metrics import confusion
-from torchlight.trainer import Trainer
 
 from .tables import confusion_picture, write_methods, write_report
 
@@ -18,7 +17,7 @@ __all__ = ["attach", "write_methods"]
 class Reports(Callback):
     """Writes tables, and shows the best epoch's confusions beside the curves."""
 
-    def on_report(self, run: Trainer, stem: str, found: Evaluation) -> None:
+    def on_report(self, run: Run, stem: str, found: Evaluation) -> None:
         """Write the four files that ``write_report`` names."""
         names = getattr(run.sets["test"], "class_names", None)
         paths = write_report(run.folder.path, stem, found.scores, found.labels, found.names, names)
@@ -30,7 +29,7 @@ class Reports(Callback):
             run.show({f"{stem.partition('_')[0]}/confusion": np.asarray(picture)[..., :3]})
 
 
-def attach(run: Trainer) -> Trainer:
+def attach(run: Run) -> Run:
     """Have a run's evaluations reported."""
     run.callbacks.append(Reports())
     return run

@@ -4,7 +4,7 @@ It is plugged in by ``watched(world)`` and ``attach(run)``; without this folder 
 and saves its weights all the same.
 """
 
-from torchlight.trainer import Trainer
+from torchlight.callbacks import Run
 
 from .autosave import Autosave
 from .nonfinite import NonFinite
@@ -14,7 +14,7 @@ from .workdir import ResumableWorkDir
 __all__ = ["attach", "watched"]
 
 
-def attach(run: Trainer) -> Trainer:
+def attach(run: Run) -> Run:
     """Let a run be resumed, and stop it before it saves what is not finite."""
     finite = NonFinite()
     run.folder = folder = ResumableWorkDir(run.folder.path)

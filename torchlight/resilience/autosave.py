@@ -2,11 +2,10 @@
 
 import time
 
-from torchlight.callbacks import Callback
+from torchlight.callbacks import Callback, Run
 from torchlight.distributed import SharedError
 from torchlight.errors import Stopped
 from torchlight.files import reason
-from torchlight.trainer import Trainer
 
 from .nonfinite import NonFinite
 from .signals import AGAIN, Request, Signals
@@ -21,7 +20,7 @@ class Autosave(Callback):
         self._signals = Signals()
         self._saved = 0.0
 
-    def on_start(self, run: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         """Save a first state, so that whatever lies in the folder from here on can be resumed.
 
         Raises:
@@ -39,15 +38,15 @@ class Autosave(Callback):
             raise SharedError(f"{self._folder.path}: {failed}")
         self._signals.start()
 
-    def on_end(self, run: Trainer) -> None:
+    def on_end(self, run: Run) -> None:
         """Give the signals back."""
         self._signals.stop()
 
-    def on_save(self, run: Trainer) -> None:
+    def on_save(self, run: Run) -> None:
         """Save the state after an epoch."""
         self._save(run)
 
-    def after_step(self, run: Trainer) -> None:
+    def after_step(self, run: Run) -> None:
         """Do what signals and the clock ask for, on all ranks after the same step."""
         if run.world.device.type == "cuda" and run.state.step % 10:
             return
@@ -58,7 +57,7 @@ class Autosave(Callback):
             self._save(run)
             self._leave(run, request)
 
-    def during_evaluation(self, run: Trainer) -> None:
+    def during_evaluation(self, run: Run) -> None:
         """The same; a resumed run starts the evaluation again."""
         request = self._requested(run)
         if request is not Request.NONE:
@@ -66,11 +65,11 @@ class Autosave(Callback):
                 self._save(run)
             self._leave(run, request)
 
-    def _requested(self, run: Trainer, least: Request = Request.NONE) -> Request:
+    def _requested(self, run: Run, least: Request = Request.NONE) -> Request:
         """The largest of the ranks' requests."""
         return Request(run.world.largest(max(self._signals.take(), least)))
 
-    def _leave(self, run: Trainer, request: Request) -> None:
+    def _leave(self, run: Run, request: Request) -> None:
         if request.leaves:
             told = (
                 f"stopped on request after step {run.state.step} of epoch {run.state.epoch + 1}; "
@@ -79,7 +78,7 @@ class Autosave(Callback):
             run.log.info(told)
             raise Stopped(request.status, told)
 
-    def _save(self, run: Trainer) -> None:
+    def _save(self, run: Run) -> None:
         """Save the state, unless weights are not finite (RunFailed) or the disk is full."""
         self._saved = time.monotonic()
         with run.state.own():

@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 
-from torchlight.callbacks import Callback
+from torchlight.callbacks import Callback, Run
 from torchlight.errors import RunFailed
 from torchlight.files import atomic_write
-from torchlight.trainer import Trainer
 
 from .workdir import warn_of
 
@@ -29,11 +28,11 @@ class NonFinite(Callback):
         """See ``state_dict``."""
         self._skipped = state["skipped"]
 
-    def on_start(self, run: Trainer) -> None:
+    def on_start(self, run: Run) -> None:
         """Nothing is bad so far."""
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=run.world.device)
 
-    def after_backward(self, run: Trainer, loss: torch.Tensor) -> bool:
+    def after_backward(self, run: Run, loss: torch.Tensor) -> bool:
         """Whether the step may be taken.
 
         Raises:
@@ -54,20 +53,20 @@ class NonFinite(Callback):
         self._first_bad.fill_(-1)
         return False
 
-    def after_step(self, run: Trainer) -> None:
+    def after_step(self, run: Run) -> None:
         """Look before a loss is shown, and at the end of an epoch."""
         if run.state.global_step % run.config.log_interval == 0 or run.state.step == run.steps:
             self.require_finite(run)
 
-    def on_report(self, run: Trainer, stem: str, found: Any) -> None:
+    def on_report(self, run: Run, stem: str, found: Any) -> None:
         """Say how many steps were skipped."""
         if self._skipped and stem.startswith("best"):
             run.log.info(f"{self._skipped} steps were skipped for a loss that was not finite")
 
-    def _found(self, run: Trainer) -> bool:
+    def _found(self, run: Run) -> bool:
         return run.world.any(bool(self._first_bad is not None and self._first_bad >= 0))
 
-    def require_finite(self, run: Trainer) -> None:
+    def require_finite(self, run: Run) -> None:
         """Stop the run if a loss was not finite since the last look (a collective).
 
         Raises:
@@ -80,7 +79,7 @@ class NonFinite(Callback):
                 f"--base-lr and --work-dir OTHER"
             )
 
-    def require_finite_weights(self, run: Trainer) -> None:
+    def require_finite_weights(self, run: Run) -> None:
         """A gradient can overflow under a finite loss: such weights must not replace good ones.
 
         Raises:
@@ -94,7 +93,7 @@ class NonFinite(Callback):
                 f"--work-dir OTHER"
             )
 
-    def _describe(self, run: Trainer) -> str:
+    def _describe(self, run: Run) -> str:
         """Write down the step, its samples and the rate; return the first line of it."""
         assert self._first_bad is not None
         step = run.world.largest(int(self._first_bad))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchlight.callbacks import Run
 from torchlight.card import Card, sha256_of
 from torchlight.config import Config
 from torchlight.errors import UserError, printable
@@ -15,7 +16,6 @@ from torchlight.loading import BatchPlan, Dataset, plan_batches
 from torchlight.log import warn
 from torchlight.resilience.states import StateFile
 from torchlight.schedule import learning_rates
-from torchlight.trainer import Trainer
 from torchlight.workdir import ARTEFACTS, Begun, WorkDir, starts_over
 
 from .identity import identity_of, same_data, split_changed
@@ -77,7 +77,7 @@ class ResumableWorkDir(WorkDir):
             super().save_weights(name, *self._waiting[name])
             del self._waiting[name]
 
-    def save(self, run: Trainer) -> None:
+    def save(self, run: Run) -> None:
         """Write the run's state (rank 0), after the weights that it takes for granted.
 
         Raises:
@@ -94,7 +94,7 @@ class ResumableWorkDir(WorkDir):
             self.finish()
             self._state.save(state, 2 * run.state.global_step + (run.state.step == 0))
 
-    def restore(self, run: Trainer) -> None:
+    def restore(self, run: Run) -> None:
         """Continue from the newest whole state.
 
         Raises:
