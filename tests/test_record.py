@@ -3,12 +3,15 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from toy_ucla import write_ucla
 
-sys.path.insert(0, "tests/bench")
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import record
+
+from main_multigpu import main
 
 SMALL = (
     *("--model-args", "channels=[8,8]", "stride=[1,1]", "--num-epoch", "2", "--amp", "off"),
@@ -63,3 +66,12 @@ def test_the_fast_recipe_evaluates_at_its_end_alone(root):
     config, _ = parse(["--config", str(root / "config" / "ucla" / "fast.yaml")], "")
     assert config.eval_interval >= config.num_epoch
     assert "views" not in config.test_feeder_args
+
+
+def test_the_shipped_weights_are_found_by_name_and_fit_the_real_test_view(shared, folder):
+    words = ["--config", "config/ucla/fast.yaml", "--phase", "test", "--weights", "nw-ucla-fast"]
+    words += ["--work-dir", str(folder / "w"), "--num-worker", "0", "--device", "cpu"]
+    root = shared / "data" / "NW-UCLA" / "all_sqe"
+    assert main([*words, "--test-feeder-args", f"root={root}", "repeat=1"]) == 0
+    wrong = (folder / "w" / "epoch1_test_wrong.txt").read_text().splitlines()[1:]
+    assert len(wrong) < 0.1 * 464  # 6 % of the mean of ten looks, somewhat more of one
