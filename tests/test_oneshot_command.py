@@ -223,15 +223,15 @@ def test_a_graph_of_the_users_own_is_built(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_graph.py").write_text(
         "from model import graph\n\n\nclass Own(graph.Graph):\n"
         "    def __init__(self):\n        super().__init__(skeleton='ntu')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    more = ["--model-args", "graph=mine.Own"]
+    more = ["--model-args", "graph=own_graph.Own"]
     assert command.main(_words(run, tmp_path / "w", *more)) == 2
-    assert "--allow-import mine" in capsys.readouterr().err
-    assert command.main(_words(run, tmp_path / "w", *more, "--allow-import", "mine")) == 0
+    assert "--allow-import own_graph" in capsys.readouterr().err
+    assert command.main(_words(run, tmp_path / "w", *more, "--allow-import", "own_graph")) == 0
 
 
 def test_one_shot_evaluation_needs_exemplars(
