@@ -139,7 +139,7 @@ class Recorder:
     def _test(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
         row, weights = ROWS[name], self._normalised(str(ROWS[name].of), seed, extra, tag)
         words = ["--config", CONFIG, "--phase", "test", "--weights", str(weights)]
-        words += ["--work-dir", str(folder), *row.flags, *self.flags, *extra]
+        words += ["--work-dir", str(folder), "--seed", str(seed), *row.flags, *self.flags, *extra]
         self._call("main_multigpu.py", *words)
         log = (folder / "log.txt").read_text(encoding="utf-8")
         found = {"accuracy": _accuracy(folder, "epoch1", log), "minutes": 0.0}
