@@ -63,7 +63,10 @@ ROWS = {
     "random": Row("operators from random numbers, as published", NORMAL),
     "random-tuned": Row("the same, normalised, stage two", (*NORMAL, *TUNE), of="random"),
     "random-normalised": Row("the same, no stage two", NORMAL, of="random", trains=False),
-    "mean": Row("mean over time in place of operators, time halved in blocks 5 and 8", (*NORMAL, "--model-args", "head=average")),
+    "mean": Row(
+        "mean over time in place of operators, time halved in blocks 5 and 8",
+        (*NORMAL, "--model-args", "head=average"),
+    ),
     "joint": Row("joint alone", _streams("joint")),
     "bone": Row("bone alone", _streams("bone")),
     "joint-motion": Row("joint motion alone", _streams("joint_motion")),
