@@ -30,6 +30,8 @@ from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
+TOOLS: dict[str, str] = {}
+"""Other phases than training and testing: the function of a wing that takes the command line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
+    if tool := cli.tool_asked_for(argv, TOOLS):
+        return tool(argv)
     config, config_file = parse(argv, __doc__ or "")
     config = config.but(weights=WEIGHTS.get(config.weights or "", config.weights))
     config, card, feeder, model_class, evaluator = _classes(config)

@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import importlib.util
+import itertools
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .files import print_any_text, reason
 from .loading import end_workers
+from .registry import plug
 
 FIRST_WORD_S = 30.0
 """How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
@@ -40,6 +43,25 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print below a page of usage."""
         raise UserError(f"{message.removeprefix('argument ')} (--help lists the flags)")
+
+
+def tool_asked_for(
+    argv: Sequence[str] | None, tools: Mapping[str, str]
+) -> Callable[..., int] | None:
+    """The function behind the last ``--phase`` of a command line, if it is one of ``tools``.
+
+    Args:
+        tools: dotted names of functions (argv) -> exit status by phase; each parses its own flags.
+    """
+    words = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
+    joined = " ".join(words).replace("--phase=", "--phase ").split()
+    phases = [after for word, after in itertools.pairwise(joined) if word == "--phase"]
+    if not phases or phases[-1] not in tools:
+        return None
+    name = tools[phases[-1]]
+    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
+        raise UserError(f"--phase {phases[-1]}: the wing {name.rpartition('.')[0]} was taken out")
+    return plug(name)
 
 
 def _dashed(word: str) -> str:
