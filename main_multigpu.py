@@ -4,6 +4,7 @@ python main_multigpu.py --config config/ucla/koopman.yaml
 python -m torch.distributed.launch --nproc_per_node=4 main_multigpu.py --config ...
 torchrun --nproc_per_node=4 main_multigpu.py --config ...
 python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weights W/best.pt
+python main_multigpu.py --config config/ucla/koopman.yaml --phase summary   (or --dry-run)
 """
 
 import sys
@@ -44,6 +45,9 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         return tool(argv)
     config, config_file = parse(argv, __doc__ or "")
     config = config.but(weights=WEIGHTS.get(config.weights or "", config.weights))
+    measure = cli.wing(config.measured, "torchlight.measures.measure") if config.measured else None
+    if config.phase == "summary":
+        config = config.but(phase="train" if config.train_feeder_args else "test")
     config, card, feeder, model_class, evaluator = _classes(config)
     allowed = (*OWN_PACKAGES, *config.allow_import)
     config, components = bind_components(config, allowed)
@@ -78,6 +82,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         ),
         command=["main_multigpu.py", *(sys.argv[1:] if argv is None else argv)],
     )
+    if measure is not None:
+        return measure(trainer, batch=config.dry_run)
     trainer.callbacks.append(Curves(loggers))
     for wing in ("reports", "resilience"):
         trainer = plug(f"torchlight.{wing}.attach")(trainer)

@@ -101,6 +101,8 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
     add("--shots", type=int, metavar="K", help="exemplars a class, fitted jointly [1]")
     own, rest = parser.parse_known_args(argv)
     config, _ = parse(rest, __doc__ or "", parser)
+    if config.measured:
+        raise UserError(f"{config.measured} is for main_multigpu.py, with this configuration too")
     if config.weights is None:
         raise UserError("--weights FILE is missing: what to embed exemplars and queries with")
     given = {key: value for key, value in vars(own).items() if value is not None}

@@ -29,7 +29,8 @@ WITHOUT_TORCH = (
 """What data uses of the engine, and what that imports."""
 WINGS = (
     *("data.preparation", "data.demo", "data.custom", "data.show"),
-    *("torchlight.checks", "torchlight.fusion", "torchlight.reports", "torchlight.resilience"),
+    *("torchlight.checks", "torchlight.fusion", "torchlight.measures", "torchlight.reports"),
+    "torchlight.resilience",
 )
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")
 """What plugs a wing in: the command lines, and the demo's feeder, which nothing else imports."""

@@ -101,9 +101,9 @@ def test_without_the_demo(without):
     assert missed.stderr.count("\n") == 1
 
 
-def test_without_resilience_and_reports(without):
-    """Training, testing and plain saving of weights do without either wing."""
-    tree, run = without("torchlight/resilience", "torchlight/reports")
+def test_without_resilience_reports_and_measures(without):
+    """Training, testing and plain saving of weights do without these wings."""
+    tree, run = without("torchlight/resilience", "torchlight/reports", "torchlight/measures")
     trained = run("main_multigpu.py", *SHORT)
     assert trained.returncode == 0, trained.stderr
     found = {path.name for path in (tree / "w").iterdir()}
@@ -118,6 +118,9 @@ def test_without_resilience_and_reports(without):
     assert again.returncode == 2
     assert "holds weights (best.pt)" in again.stderr
     assert run("test_oneshot.py", "--help").returncode == 0
+    measured = run("main_multigpu.py", *SHORT, "--dry-run")
+    assert measured.returncode == 2
+    assert measured.stderr == "error: --dry-run: the wing torchlight.measures was taken out\n"
 
 
 def test_own_skeletons_without_the_wing_that_made_them(without):

@@ -58,9 +58,14 @@ def tool_asked_for(
     phases = [after for word, after in itertools.pairwise(joined) if word == "--phase"]
     if not phases or phases[-1] not in tools:
         return None
-    name = tools[phases[-1]]
-    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
-        raise UserError(f"--phase {phases[-1]}: the wing {name.rpartition('.')[0]} was taken out")
+    return wing(f"--phase {phases[-1]}", tools[phases[-1]])
+
+
+def wing(asked_by: str, name: str) -> Callable[..., Any]:
+    """The function of that dotted name, which ``asked_by`` cannot do without."""
+    package = name.rpartition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{asked_by}: the wing {package} was taken out")
     return plug(name)
 
 

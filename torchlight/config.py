@@ -100,7 +100,7 @@ class Config(BaseModel):
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     work_dir: str = key("./work_dir/temp", "folder for everything the run writes")
-    phase: Literal["train", "test"] = key("train", "train, or test --weights")
+    phase: Literal["train", "test", "summary"] = key("train", "train, test --weights, or summary")
     seed: NonNegativeInt = key(1, "of weights, sample order and augmentation")
 
     feeder: str = key(..., "dotted name of the dataset class")
@@ -172,6 +172,7 @@ class Config(BaseModel):
         [], "your packages that dotted names may lead into; a flag, no key"
     )
     overwrite: bool = key(False, "delete an existing run in work_dir first")
+    dry_run: bool = key(False, "measure some steps, estimate the hours, write nothing, and stop")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -203,6 +204,12 @@ class Config(BaseModel):
     def by_flag(self, dotted: str) -> bool:
         """Whether a setting is from the command line."""
         return self.named(dotted) != dotted
+
+    @property
+    def measured(self) -> str:
+        """The flag that asks for measures of a run instead of the run, if one does."""
+        summary = "--phase summary" if self.phase == "summary" else ""
+        return "--dry-run" if self.dry_run else summary
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -237,7 +244,7 @@ class Config(BaseModel):
 
     def as_yaml(self) -> str:
         """The resolved configuration as a YAML that is accepted as ``--config``."""
-        left_out = {"overwrite", "allow_import", "ignore_card"}
+        left_out = {"overwrite", "allow_import", "ignore_card", "dry_run"}
         content = self.model_dump(mode="json", exclude=left_out, exclude_none=True)
         return RESOLVED + yaml.safe_dump(content, sort_keys=False)
 
@@ -248,7 +255,7 @@ class Config(BaseModel):
 
 
 _NOT_RECIPE = {
-    *("work_dir", "phase", "overwrite", "allow_import", "ignore_card", "num_epoch"),
+    *("work_dir", "phase", "overwrite", "dry_run", "allow_import", "ignore_card", "num_epoch"),
     *("num_worker", "device", "compile", "deterministic", "timeout_minutes", "rank_timeout_s"),
     *("save_score", "show_topk", "loggers", "print_log", "log_interval", "eval_interval"),
     *("save_interval", "save_epoch", "save_minutes", "on_nonfinite"),

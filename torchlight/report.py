@@ -53,7 +53,7 @@ def report(run: Run) -> None:
             "note: the test split chose the best epoch, as is published practice; for an "
             "honest choice train with --val-fraction 0.1 and --work-dir OTHER"
         )
-    run.log.info(f"peak memory of this process: {peak_memory(world.device)}")
+    run.log.info(f"peak memory: {peak_memory(world.device)}")
     run.log.info(f"in {folder.path}: weights {BEST} and {run.last_name}, log.txt")
 
 

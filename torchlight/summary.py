@@ -86,11 +86,11 @@ def epoch_line(run: Run, seconds: float, waited: float) -> str:
         f"loss {line['train/loss']:.4f} accuracy {100 * line['train/accuracy']:.2f} %{scored}; "
         f"{seconds:.1f} s, {line['train/samples_per_second']:.0f} samples/s in training, "
         f"{100 * waited / max(seconds, 1e-9):.0f} % waiting for data, "
-        f"{_duration(seconds * (config.num_epoch - epoch))} left"
+        f"{duration(seconds * (config.num_epoch - epoch))} left"
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
@@ -106,4 +106,4 @@ def peak_memory(device: torch.device) -> str:
 
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return f"{peak / 2**30:.2f} GiB"
+    return f"{peak / 2**30:.2f} GiB of this process"
