@@ -77,9 +77,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         config_file=config_file,
         evaluator=scored_by,
         components=components,
-        card=card_of_run(
-            config, config_file, model_class, feeder, sets.get("train", sets["test"]), card, frozen
-        ),
+        card=card_of_run(config, config_file, model_class, feeder, sets, card, frozen),
         command=["main_multigpu.py", *(sys.argv[1:] if argv is None else argv)],
     )
     if measure is not None:

@@ -162,7 +162,7 @@ def _read_tables(path: Path) -> Tables:
             if name.startswith("split_")
         }
         tables = Tables(
-            skeleton=_skeleton(facts["layout"]),
+            skeleton=skeleton_of(facts["layout"]),
             channels=facts["channels"],
             splits=splits,
             names=[str(name) for name in texts["names"]],
@@ -181,7 +181,12 @@ def _read_tables(path: Path) -> Tables:
     return tables
 
 
-def _skeleton(layout: Mapping) -> Skeleton:
+def skeleton_of(layout: Mapping) -> Skeleton:
+    """The skeleton that a mapping of its attributes describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: it describes none.
+    """
     bones = tuple((int(child), int(parent)) for child, parent in layout["bones"])
     points, center = int(layout["num_point"]), int(layout["center"])
     if not all(0 <= joint < points for joint in (center, *itertools.chain(*bones))):

@@ -5,7 +5,9 @@
 A sample is a function of (seed, epoch, index) alone, whichever process or worker makes it.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -16,7 +18,7 @@ from data.labels import class_numbers
 from data.skeletons import Skeleton, bone_parents
 from feeders.arguments import at_least_one
 from feeders.randomness import KeyedGenerator
-from feeders.streams import Stream, Streams, fused, stream_table
+from feeders.streams import STREAMS, Stream, Streams, fused, stream_table
 
 Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -60,6 +62,7 @@ class SkeletonDataset:
         seed: of all random numbers.
         dtype: of x: "float32", or "float64" for comparisons.
         decided_by: for keys of the description, the arguments of one's own that decide them.
+        from_raw: what makes the source's clips of raw ones, for ``preprocessing``.
 
     Attributes:
         skeleton, sample_names, labels, subjects, class_names, num_class: the source's; the last
@@ -81,8 +84,10 @@ class SkeletonDataset:
         seed: int = 0,
         dtype: str = "float32",
         decided_by: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+        from_raw: Sequence[Transform] = (),
     ) -> None:
         self.source, self.transforms = source, list(transforms)
+        self._from_raw = list(from_raw)
         self.skeleton = source.skeleton
         self.stream_table = stream_table(streams)
         self.streams = tuple(self.stream_table)
@@ -111,6 +116,29 @@ class SkeletonDataset:
     def describe(self, key: str, value: Any, **arguments: Any) -> None:
         """Add to the description, with the arguments that decide it."""
         self.description[key], self.described_by[key] = value, arguments
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How inputs are made of clips, as plain values, for whoever makes them without the source.
+
+        Transforms and streams are as a configuration has them: a name and arguments, which must be
+        attributes of the same names.
+        """
+        joints = self.source.clip(0)
+        return {
+            "skeleton": asdict(self.skeleton),
+            "channels": len(joints),
+            "kept_as": joints.dtype.name,
+            "axes": "CTVM" if joints.flags.c_contiguous else "TMVC",  # which decide sums' last bits
+            "transforms": [spelled_out(t) for t in (*self._from_raw, *self.transforms)],
+            "streams": [
+                name if name in STREAMS else spelled_out(stream)
+                for name, stream in self.stream_table.items()
+            ],
+            "repeat": self.repeat,
+            "seed": self.seed,
+            "dtype": self.dtype,
+        }
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of ``epoch``."""
@@ -161,6 +189,20 @@ class SkeletonDataset:
                 "CropResize, ...) and number of persons (Persons)"
             )
         return x
+
+
+def spelled_out(part: Any) -> dict[str, Any]:
+    """The name of an object's class and the arguments that it was built of.
+
+    Those that are no attributes are named in ``unknown``.
+    """
+    cls = type(part)
+    arguments = list(inspect.signature(cls.__init__).parameters)[1:]
+    known = {name: getattr(part, name) for name in arguments if hasattr(part, name)}
+    lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in known.items()}
+    unknown = [name for name in arguments if name not in known]
+    named = {"name": f"{cls.__module__}.{cls.__qualname__}", **lists}
+    return {**named, "unknown": unknown} if unknown else named
 
 
 class Clips(Protocol):

@@ -1,6 +1,5 @@
 """One-shot splits of any data set: training on some classes, recognising others from exemplars."""
 
-import importlib
 import inspect
 import os
 from collections.abc import Sequence
@@ -235,7 +234,7 @@ def _class_of(base: str) -> type:
     if not module_name.startswith("feeders."):
         raise DataError(f"base: {base!r} is not a dotted name such as feeders.feeder_ntu.Feeder")
     try:
-        found = getattr(importlib.import_module(module_name), attribute, None)
+        found = getattr(__import__(module_name, fromlist=[attribute]), attribute, None)
     except ModuleNotFoundError as error:
         raise DataError(f"base: {base!r}: {error}") from error
     reads = isinstance(found, type) and issubclass(found, SkeletonDataset)

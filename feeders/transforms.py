@@ -6,12 +6,14 @@ from it in the order of the list. In a configuration a transform is a line,
 
     transforms: [Centre, {name: CropResize, ratios: [0.5, 1], window: 64}, my_package.Mine]
 
-Any class with ``__call__(self, x, rng)`` serves. Arguments are keywords. One with an attribute
-``preprocessing``, a list of words, is no augmentation: training and testing must agree in it.
+Any class with ``__call__(self, x, rng)`` serves. Arguments are keywords, and kept as attributes of
+the same names, so that they can travel with the weights. One with an attribute ``preprocessing``, a
+list of words, is no augmentation: training and testing must agree in it.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from data.errors import DataError
 from data.skeletons import SKELETONS, mirror_joints
 from feeders.arguments import one_of
 
-HOMES = {"transforms": __name__, "streams": None}
+HOMES = {"transforms": "feeders.transforms", "streams": None}
 """Lists of names in a feeder's arguments; the module that a name without a dot is of, if it is one
 of a class."""
 
@@ -188,9 +190,9 @@ class RandomRotate:
     ) -> None:
         if len(degrees) != 3:
             raise DataError(f"degrees: {degrees!r} are not three, about x, y and z")
+        self.degrees, self.scale = degrees, scale
         self.radians = [math.radians(angle) for angle in degrees]
-        self.backwards = one_of("order", order, ("zyx", "xyz")) == "xyz"
-        self.scale = scale
+        self.order = one_of("order", order, ("zyx", "xyz"))
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.matmul(self.matrix(rng).astype(x.dtype), x.reshape(3, -1)).reshape(x.shape)
@@ -199,7 +201,7 @@ class RandomRotate:
         """The rotation times the factor, float64 (3, 3); angles are drawn in the order x, y, z."""
         a, b, c = ((2 * rng.random() - 1) * most if most else 0.0 for most in self.radians)
         # R_x(a) R_y(b) R_z(c) is the transpose of R_z(-c) R_y(-b) R_x(-a).
-        turned = rotation(-a, -b, -c).T if self.backwards else rotation(a, b, c)
+        turned = rotation(-a, -b, -c).T if self.order == "xyz" else rotation(a, b, c)
         if self.scale is None:
             return turned
         low, high = self.scale
@@ -234,8 +236,8 @@ class Standardise:
 
     preprocessing = ("standardise",)
 
-    def __init__(self, *, mean: np.ndarray, std: np.ndarray) -> None:
-        self.mean, self.std = mean, std
+    def __init__(self, *, mean: Any, std: Any) -> None:
+        self.mean, self.std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return (x - self.mean) / self.std
@@ -251,7 +253,8 @@ class Mirror:
     def __init__(self, *, skeleton: str, p: float = 0.5) -> None:
         if skeleton not in SKELETONS:
             raise DataError(f"Mirror: skeleton {skeleton!r} is not one of {sorted(SKELETONS)}")
-        self.joints, self.p = mirror_joints(SKELETONS[skeleton]), p
+        self.skeleton, self.p = skeleton, p
+        self.joints = mirror_joints(SKELETONS[skeleton])
 
     def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.p:

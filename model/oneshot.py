@@ -20,7 +20,7 @@ from model.matching import RCOND, Match, Matcher, check_matching
 class Exemplars(Protocol):
     """A data set of named samples; labels are positions among the classes to be told apart."""
 
-    sample_names: list[str]
+    sample_names: Sequence[str]
     labels: np.ndarray
 
     def get_batch(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ Configurations and saved runs of the published code name files that were copies 
 here a copy is an argument. This is the only table of such names.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,9 @@ def imported_class(what: str, name: str) -> type:
     if not module.startswith("model."):
         raise ModelError(f"{what} {name!r} cannot be imported: it is outside of the package model")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(__import__(module, fromlist=[attribute]), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"{what} {name!r} cannot be imported: {error}") from error
-    if not isinstance(found, type) or not found.__module__.startswith("model."):
+    if not isinstance(found, type) or not found.__module__.startswith(f"{__package__}."):
         raise ModelError(f"{what} {name!r} is no class of the package model")
     return found

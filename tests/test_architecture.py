@@ -14,13 +14,14 @@ from torchlight.layers import read_layers
 from torchlight.registry import binding_faults, decided_by_data, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = {"data", "feeders", "model", "torchlight", "tests"}
+OURS = {"data", "feeders", "model", "torchlight", "koopman_pooling", "tests"}
 SCRIPTS = ("main_multigpu", "eigen_normalization", "ensemble", "test_oneshot")
 ALLOWED = {
     "data": {"data", "torchlight.files", "torchlight.untrusted", "torchlight.fusion.unpickle"},
     "model": {"model", "data.skeletons"},
     "feeders": {"feeders", "data"},
     "torchlight": {"torchlight"},
+    "koopman_pooling": {"koopman_pooling", "data", "feeders", "model", "torchlight"},
 }
 WITHOUT_TORCH = (
     *("__init__.py", "errors.py", "files.py", "untrusted.py"),
@@ -30,7 +31,7 @@ WITHOUT_TORCH = (
 WINGS = (
     *("data.preparation", "data.demo", "data.custom", "data.show"),
     *("torchlight.checks", "torchlight.fusion", "torchlight.measures", "torchlight.reports"),
-    "torchlight.resilience",
+    *("torchlight.resilience", "koopman_pooling"),
 )
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")
 """What plugs a wing in: the command lines, and the demo's feeder, which nothing else imports."""

@@ -8,7 +8,7 @@ decide it, so that a message can name them.
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +37,8 @@ class Card(BaseModel):
         feeder: dotted name of the dataset's class.
         data, described_by: as the dataset describes itself.
         class_names: in the order of the labels.
+        preprocessing: of what is tested, as the dataset spells it out.
+        amp: the precision that it is tested in.
         training: recipe, position, accuracy and the like; for people to read.
         normalised: entries that were changed after training, and how.
     """
@@ -53,6 +55,8 @@ class Card(BaseModel):
     data: dict[str, Any] = {}
     described_by: dict[str, dict[str, Any]] = {}
     class_names: list[str] | None = None
+    preprocessing: dict[str, Any] = {}
+    amp: Literal["off", "bf16", "fp16"] = "off"
     training: dict[str, Any] = {}
     normalised: dict[str, dict[str, Any]] = {}
 
@@ -123,7 +127,7 @@ def card_of_run(
     recipe: str,
     model: Target,
     feeder: Target,
-    dataset: Any,
+    sets: Mapping[str, Any],
     start: Card,
     frozen: Sequence[str],
 ) -> Card:
@@ -131,17 +135,19 @@ def card_of_run(
 
     Args:
         recipe: the configuration file.
-        dataset: what the classes and the description are asked of.
+        sets: the datasets by split: what trains knows the classes, what tests the preprocessing.
         start: card of the weights it starts from.
         frozen: names of the parameters that are not trained.
     """
     arguments = model.spelled_out(config.model_args)
-    card = described(dataset).but(
+    card = described(sets.get("train", sets["test"])).but(
         model=model.path,
         model_name=model.name,
         free_args={name: arguments.pop(name) for name in _free(model) if name in arguments},
         model_args=arguments,
         feeder=feeder.path,
+        preprocessing=as_json(getattr(sets["test"], "preprocessing", None) or {}),
+        amp=config.amp,
     )
     if config.phase == "test":
         kept = {"sha256": start.sha256, "training": start.training, "normalised": start.normalised}

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import itertools
 import os
 import signal
@@ -18,7 +17,7 @@ from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .files import print_any_text, reason
 from .loading import end_workers
-from .registry import plug
+from .registry import import_if_there
 
 FIRST_WORD_S = 30.0
 """How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
@@ -63,10 +62,11 @@ def tool_asked_for(
 
 def wing(asked_by: str, name: str) -> Callable[..., Any]:
     """The function of that dotted name, which ``asked_by`` cannot do without."""
-    package = name.rpartition(".")[0]
-    if importlib.util.find_spec(package) is None:
+    package, _, function = name.rpartition(".")
+    module = import_if_there(package)
+    if module is None:
         raise UserError(f"{asked_by}: the wing {package} was taken out")
-    return plug(name)
+    return getattr(module, function)
 
 
 def _dashed(word: str) -> str:

@@ -7,8 +7,6 @@ real signature before anything is built, so that a typing error costs a second, 
 
 import contextlib
 import difflib
-import importlib
-import importlib.util
 import inspect
 import json
 import re
@@ -21,6 +19,10 @@ from typing import Any
 
 from .errors import UserError, printable, told
 from .values import fitted_argument, meaning, type_fault
+
+HOME = (__package__ or "").removesuffix("torchlight")
+"""What comes before the name of this package, and of those beside it, where it is part of another:
+"" or "project.", say. Names in configurations and cards are without it."""
 
 Aliases = Mapping[str, tuple[str, Mapping[str, Any]]]
 """Published name to (our name, the arguments it implies)."""
@@ -37,7 +39,7 @@ class Target:
     @property
     def path(self) -> str:
         """The dotted name of the class itself, whatever name led to it."""
-        return f"{self.cls.__module__}.{self.cls.__qualname__}"
+        return f"{self.cls.__module__}.{self.cls.__qualname__}".removeprefix(HOME)
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -113,7 +115,8 @@ def resolve(
         kind: what the class must be.
     """
     ours, implied = aliases.get(name, (name, {}))
-    ours = f"{within}.{ours}" if within and ours and "." not in ours else ours
+    within = within.removeprefix(HOME)
+    ours = f"{within}.{ours}" if within and ours and "." not in ours else ours.removeprefix(HOME)
     (package, *_), (module_name, _, attribute) = ours.split("."), ours.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in ours.split(".")):
         shown = printable(name)
@@ -132,7 +135,7 @@ def resolve(
         classes += list(aliases) if module_name == within else []
         near = nearest(attribute, classes)
         raise UserError(f'{key}: module "{module_name}" has no class "{attribute}"{near}')
-    if found.__module__.split(".")[0] not in allowed:
+    if found.__module__.removeprefix(HOME).split(".")[0] not in allowed:
         raise UserError(f'{key}: "{name}" is defined in {found.__module__}, which is not allowed')
     if not issubclass(found, kind):
         raise UserError(f'{key}: "{name}" is no {kind[-1].__module__}.{kind[-1].__qualname__}')
@@ -142,7 +145,7 @@ def resolve(
 def _imported(where: str, name: str, module: str, aliases: Aliases) -> ModuleType:
     """The module; whatever somebody's module does when it is imported is one line."""
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):  # something that the module needs
             raise UserError(f"{where}: {told(error)}") from error
@@ -159,10 +162,25 @@ def plug(name: str, *, wanted: bool = True) -> Callable[..., Any]:
     """Return the function of that dotted name; or, unless it is wanted and where its package was
     taken out, one that gives its first argument back."""
     package, _, function = name.rpartition(".")
-    spec = importlib.util.find_spec(package) if wanted else None
-    if spec is None or spec.origin is None:  # no folder, or a folder without code
-        return lambda given, *_, **__: given
-    return getattr(importlib.import_module(package), function)
+    module = import_if_there(package) if wanted else None
+    return (lambda given, *_, **__: given) if module is None else getattr(module, function)
+
+
+def import_if_there(name: str) -> ModuleType | None:
+    """The module, or None where it, or a package that it is in, was taken out."""
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            return None
+        raise
+    return module if module.__spec__ and module.__spec__.origin else None  # a folder without code
+
+
+def import_module(name: str) -> ModuleType:
+    """The module of a dotted name, which means here what it means in an ``import``: unlike
+    ``importlib.import_module``."""
+    return __import__(name, fromlist=["_"])
 
 
 def with_parts(

@@ -1,0 +1,114 @@
+"""From a clip in memory to what a model takes, by the preprocessing that its weights brought."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import DataError
+from data.own import skeleton_of
+from feeders.dataset import ArraySource, SkeletonDataset
+from feeders.transforms import HOMES
+from torchlight.errors import UserError, printable
+from torchlight.registry import with_each_built
+
+Clip = Any
+"""(T, V, C) or (M, T, V, C): an array, a tensor, or nested lists."""
+
+_MOST_PERSONS = 20
+
+
+class Preprocessing(BaseModel):
+    """What ``feeders.dataset.SkeletonDataset.preprocessing`` holds, checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    skeleton: dict[str, Any]
+    channels: Annotated[int, Field(ge=1, le=8)]
+    kept_as: Literal["float32", "float64"]
+    axes: Literal["CTVM", "TMVC"]
+    transforms: list[dict[str, Any]]
+    streams: list[str | dict[str, Any]]
+    repeat: Annotated[int, Field(ge=1, le=1000)]
+    seed: int
+    dtype: Literal["float32", "float64"]
+
+
+class ClipReader:
+    """Makes datasets of clips that are no files.
+
+    Args:
+        content: as a card has it. where: what messages call it.
+        allowed: packages that names of transforms and streams may lead into.
+
+    Attributes:
+        skeleton: whose joints. channels: C of a clip. looks: how often a clip is seen.
+
+    Raises:
+        UserError: the content is none of a dataset's, or names what cannot be built.
+    """
+
+    def __init__(self, content: dict[str, Any], where: str, allowed: Iterable[str]) -> None:
+        try:
+            facts = Preprocessing.model_validate(content)
+            self.skeleton = skeleton_of(facts.skeleton)
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: preprocessing: {printable(error)}") from error
+        parts: dict[str, Any] = {"transforms": facts.transforms, "streams": facts.streams}
+        for part in [p for parts in parts.values() for p in parts if isinstance(p, dict)]:
+            if "unknown" in part:
+                told = f"{printable(part['name'])} keeps no attribute {printable(part['unknown'])}"
+                raise UserError(f"{where}: preprocessing: {told}; so it does not travel")
+        parts = with_each_built(f"{where}: preprocessing", parts, HOMES, allowed)
+        self._facts, self._parts = facts, parts
+        self.channels, self.looks = facts.channels, facts.repeat
+
+    def dataset(
+        self,
+        clips: Sequence[Clip],
+        labels: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> SkeletonDataset:
+        """The clips, in the order given, each seen ``looks`` times.
+
+        Raises:
+            DataError: one is no clip of this skeleton.
+        """
+        arrays = [self._clip(clip, f"clip {number}") for number, clip in enumerate(clips)]
+        source = ArraySource(
+            self.skeleton,
+            [f"clip {number}" for number in range(len(arrays))],
+            [0] * len(arrays) if labels is None else labels,
+            [-1] * len(arrays),
+            arrays,
+            class_names,
+        )
+        facts = self._facts
+        return SkeletonDataset(
+            source, repeat=facts.repeat, seed=facts.seed, dtype=facts.dtype, **self._parts
+        )
+
+    def _clip(self, given: Clip, title: str) -> np.ndarray:
+        """Joints (C, T, V, M), as the source kept them; what is no finite number is zero."""
+        try:
+            x = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{title}: no array of numbers ({printable(error)})") from error
+        x = x[None] if x.ndim == 3 else x
+        points, name = self.skeleton.num_point, self.skeleton.name
+        fits = x.ndim == 4 and x.shape[2:] == (points, self.channels) and 0 not in x.shape
+        if not fits or x.dtype.kind not in "iuf" or len(x) > _MOST_PERSONS:
+            raise DataError(
+                f"{title}: {x.dtype} {np.shape(given)}, expected numbers (frames, {points}, "
+                f"{self.channels}) or (persons, frames, {points}, {self.channels}) of the "
+                f"skeleton {name}"
+            )
+        x = x.astype(self._facts.kept_as)
+        x = np.where(np.isfinite(x).all(axis=-1, keepdims=True), x, 0)
+        if not x.any():
+            raise DataError(f"{title}: nobody in any frame")
+        if self._facts.axes == "CTVM":
+            return np.ascontiguousarray(x.transpose(3, 1, 2, 0))
+        return np.ascontiguousarray(x.transpose(1, 0, 2, 3)).transpose(3, 0, 2, 1)

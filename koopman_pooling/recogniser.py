@@ -1,0 +1,199 @@
+"""A trained model that takes clips as people have them and answers in names of classes."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from data.errors import DataError
+from koopman_pooling.preprocessing import Clip, ClipReader
+from model.matching import RCOND, Match
+from model.oneshot import Evaluator
+from torchlight.card import Card
+from torchlight.evaluation import Logits
+from torchlight.registry import plug
+
+BATCH = 64  # as in a test: with others, sums may differ in the last digit
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a clip shows.
+
+    Attributes:
+        class_names: c of them. scores: float32 (c,), the model's logits, or minus distances.
+    """
+
+    class_names: Sequence[str]
+    scores: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The softmax of the scores, float64 (c,)."""
+        return softmax(self.scores.astype(np.float64))
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.class_names[int(self.scores.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Of the likeliest class."""
+        return float(self.probabilities.max())
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k likeliest classes and their probabilities, the likeliest first."""
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return [(self.class_names[i], float(self.probabilities[i])) for i in order.tolist()]
+
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(f'{name!r} {p:.3f}' for name, p in self.top(3))})"
+
+
+class Recogniser:
+    """A model with the preprocessing it was trained for; ``koopman_pooling.load`` makes one.
+
+    A clip is (T, V, C), or (M, T, V, C) of several persons: an array, a tensor or nested lists, of
+    any number of frames, in the units and axes of the training data. A joint that is missing is
+    zero or NaN. Several clips are a list, or an array (N, M, T, V, C).
+
+    Where testing looks at a clip several times at random, the random numbers are those of its place
+    in the list, as in a data set; a clip alone is the first. The same call gives the same answer.
+
+    Args:
+        model: with its weights. card: what is known of them.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        allowed: packages that the card's names of transforms and streams may lead into.
+
+    Attributes:
+        model, card, device: in evaluation mode, on the device.
+        class_names: c of them.
+        reader: makes the model's inputs of clips.
+
+    Raises:
+        UserError: the card does not say how inputs are made.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: Card,
+        *,
+        device: str = "auto",
+        allowed: Sequence[str] = ("feeders",),
+    ) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.card = card
+        self.reader = ClipReader(card.preprocessing, "card", allowed)
+        count = getattr(model, "num_class", card.model_args.get("num_class", 0))
+        self.class_names = card.class_names or [str(number) for number in range(count)]
+        on_cpu = self.device.type == "cpu"
+        self.model: Any = plug("model.cpu.accelerate", wanted=on_cpu)(model.to(self.device).eval())
+        self._scorer: Any = Logits()
+
+    def __repr__(self) -> str:
+        return (
+            f"Recogniser({len(self.class_names)} classes, skeleton {self.reader.skeleton.name}, "
+            f"{self.device})"
+        )
+
+    def predict(self, clips: Clip) -> Any:
+        """Return the ``Prediction`` of a clip, or a list of them of several.
+
+        Raises:
+            DataError: a clip has another shape than the model's skeleton.
+        """
+        if _is_one(clips):
+            return self.predict([clips])[0]
+        return [Prediction(self.class_names, scores) for scores in self.scores(list(clips))]
+
+    def scores(self, clips: Sequence[Clip]) -> np.ndarray:
+        """Return the logits of clips, float32 (n, c): the mean over the looks at each."""
+        if not len(clips):
+            return np.zeros((0, len(self.class_names)), np.float32)
+        rows = [self._scorer(self.model, inputs) for inputs in self._inputs(clips)]
+        found = torch.cat([row.float().cpu() for row in rows]).numpy()
+        return found.reshape(-1, len(clips), found.shape[1]).mean(axis=0)
+
+    def features(self, clips: Clip) -> Any:
+        """Return what the head sees of a clip, float32 (d, T), of several clips (n, d, T).
+
+        Where testing looks at a clip several times, this is the first look.
+        """
+        if _is_one(clips):
+            return self.features([clips])[0]
+        rows = [self.model.pooled(inputs).float().cpu() for inputs in self._inputs(clips, looks=1)]
+        return torch.cat(rows).numpy()
+
+    def match(
+        self,
+        exemplars: Mapping[str, Clip | Sequence[Clip]],
+        match: Match = "dmd",
+        rcond: float = RCOND,
+    ) -> "Recogniser":
+        """Return a recogniser of other classes, each known by some clips, equally many a class.
+
+        Its scores are minus the distances of ``model.matching``; its probabilities, their softmax,
+        order the classes and are not calibrated.
+        """
+        names = list(exemplars)
+        groups = [[found] if _is_one(found) else list(found) for found in exemplars.values()]
+        labels = [label for label, group in enumerate(groups) for _ in group]
+        clips = [clip for group in groups for clip in group]
+        evaluator = Evaluator(self.reader.dataset(clips, labels, names), match, rcond)
+        matched = copy.copy(self)
+        matched.class_names, matched._scorer = names, evaluator
+        with self._computing():
+            evaluator.prepare(self.model, self.device)
+        return matched
+
+    def _inputs(self, clips: Sequence[Clip], looks: int | None = None) -> Any:
+        """The model's inputs in batches, while it may compute."""
+        dataset = self.reader.dataset(clips)
+        count = len(clips) * (looks or self.reader.looks)
+        wanted = self.card.model_args.get("num_person")
+        with self._computing():
+            for start in range(0, count, BATCH):
+                x, _, _ = dataset.get_batch(range(start, min(start + BATCH, count)))
+                if wanted is not None and x.shape[-1] != wanted:
+                    raise DataError(f"clips of {x.shape[-1]} persons; the model takes {wanted}")
+                yield torch.as_tensor(x, dtype=torch.float32).to(self.device)
+
+    def _computing(self) -> Any:
+        return _Computing(self.device, self.card.amp)
+
+
+class _Computing:
+    """As in a test: without gradients, in the card's precision."""
+
+    def __init__(self, device: torch.device, amp: str) -> None:
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
+        self._precision: Any = torch.autocast(device.type, half) if half else nullcontext()
+        self._inference = torch.inference_mode()
+
+    def __enter__(self) -> None:
+        self._inference.__enter__()
+        self._precision.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._precision.__exit__(*error)
+        self._inference.__exit__(*error)
+
+
+def _is_one(clips: Clip) -> bool:
+    """Whether it is one clip: an array of three or four axes, or lists of numbers three deep."""
+    if isinstance(clips, np.ndarray | Tensor):
+        return clips.ndim < 5
+    depth, inner = 0, clips
+    while isinstance(inner, list | tuple) and inner:
+        depth, inner = depth + 1, inner[0]
+    return depth == 3 and not isinstance(inner, np.ndarray | Tensor)
