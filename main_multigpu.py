@@ -5,6 +5,7 @@ python -m torch.distributed.launch --nproc_per_node=4 main_multigpu.py --config 
 torchrun --nproc_per_node=4 main_multigpu.py --config ...
 python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weights W/best.pt
 python main_multigpu.py --config config/ucla/koopman.yaml --phase summary   (or --dry-run)
+python main_multigpu.py --config ... --work-dir W --seeds 1 2 3 --streams joint bone
 """
 
 import sys
@@ -33,6 +34,8 @@ OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
 TOOLS: dict[str, str] = {}
 """Other phases than training and testing: the function of a wing that takes the command line."""
+SEVERAL = dict.fromkeys(("--seeds", "--streams"), "koopman_pooling.several.run_each")
+"""Flags that ask for several runs: the function also takes ``main``, which it calls for each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     if tool := cli.tool_asked_for(argv, TOOLS):
         return tool(argv)
+    if several := cli.tool_asked_for(argv, SEVERAL):
+        return several(argv, main)
     config, config_file = parse(argv, __doc__ or "")
     config = config.but(weights=WEIGHTS.get(config.weights or "", config.weights))
     measure = cli.wing(config.measured, "torchlight.measures.measure") if config.measured else None

@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.skeletons import UCLA
 from feeders.arguments import at_least_one, one_of, refuse_unheard
 from feeders.dataset import ArraySource, SkeletonDataset, Transform
+from feeders.streams import PUBLISHED
 from feeders.transforms import Centre, EvenFrames, RandomFrames, RandomRotate, UnitBox
 
 WINDOW = 52
@@ -94,7 +95,7 @@ class Feeder(SkeletonDataset):
         if data_path is not None:
             decided_by["streams"] = {"data_path": data_path}
         if streams is None:
-            streams = one_of("data_path", data_path or "joint", _PUBLISHED_STREAMS)
+            streams = one_of("data_path", data_path or "joint", PUBLISHED)
         training = split == "train" if augment is None else augment
         own = _published(window, training)
         if only_transforms:
@@ -111,9 +112,6 @@ class Feeder(SkeletonDataset):
             dtype=dtype,
             decided_by=decided_by,
         )
-
-
-_PUBLISHED_STREAMS = ("joint", "bone", "motion", "bone motion")
 
 
 def _published(window: int, training: bool) -> list[Transform]:

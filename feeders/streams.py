@@ -5,6 +5,7 @@ given.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,9 @@ STREAMS: dict[str, Stream] = {
 SPELLINGS = {"motion": "joint_motion", "bone motion": "bone_motion", "joint motion": "joint_motion"}
 """Published and short spellings."""
 
+PUBLISHED = ("joint", "bone", "motion", "bone motion")
+"""What NW-UCLA's published configurations call ``data_path``."""
+
 
 def stream_table(streams: Streams | Mapping[str, Stream]) -> Mapping[str, Stream]:
     """The streams asked for, by name in our spelling.
@@ -86,6 +90,18 @@ def published_streams(streams: Streams | None, *, bone: bool = False, vel: bool 
             "streams: leave out bone and vel (or set them to False), which say it otherwise"
         )
     return streams
+
+
+def instead(arguments: Mapping[str, Any], streams: Sequence[str]) -> dict[str, Any]:
+    """What has to be laid over a feeder's ``arguments`` for ``streams``, whatever they say.
+
+    Raises:
+        DataError: as ``stream_table``.
+    """
+    changes: dict[str, Any] = {"streams": list(stream_table(streams))}
+    if arguments.get("data_path") in PUBLISHED:
+        changes["data_path"] = None
+    return changes | {name: False for name in ("bone", "vel") if arguments.get(name)}
 
 
 def fused(joints: np.ndarray, streams: Mapping[str, Stream], parents: np.ndarray) -> np.ndarray:

@@ -25,6 +25,9 @@ FIRST_WORD_S = 30.0
 _one_at_a_time = threading.RLock()
 """Commands share the process: its generators of random numbers, loggers, processes, workers."""
 
+_under_way: list[Callable[..., int]] = []
+"""A command, and the one that it runs in turn: a request to stop ends both."""
+
 
 class Parser(argparse.ArgumentParser):
     """Prints a description as it is written; a wrong command line is one line, as elsewhere."""
@@ -47,17 +50,21 @@ class Parser(argparse.ArgumentParser):
 def tool_asked_for(
     argv: Sequence[str] | None, tools: Mapping[str, str]
 ) -> Callable[..., int] | None:
-    """The function behind the last ``--phase`` of a command line, if it is one of ``tools``.
+    """The function behind the last ``--phase`` of a command line, or behind another flag, if it is
+    one of ``tools``.
 
     Args:
-        tools: dotted names of functions (argv) -> exit status by phase; each parses its own flags.
+        tools: dotted names of functions (argv, ...) -> exit status by phase ("predict") or flag
+            ("--seeds"); each parses its own flags.
     """
     words = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
     joined = " ".join(words).replace("--phase=", "--phase ").split()
     phases = [after for word, after in itertools.pairwise(joined) if word == "--phase"]
-    if not phases or phases[-1] not in tools:
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    asked = next((word for word in (*phases[-1:], *flags) if word in tools), None)
+    if asked is None:
         return None
-    return wing(f"--phase {phases[-1]}", tools[phases[-1]])
+    return wing(asked if asked[:2] == "--" else f"--phase {asked}", tools[asked])
 
 
 def wing(asked_by: str, name: str) -> Callable[..., Any]:
@@ -107,9 +114,11 @@ def run(
     if not _one_at_a_time.acquire(blocking=False):
         print("note: waits for another run of this process to end", file=sys.stderr, flush=True)
         _one_at_a_time.acquire()
+    _under_way.append(command)
     try:
         return _run(command, user_errors)
     finally:
+        _under_way.pop()
         _one_at_a_time.release()
 
 
@@ -123,6 +132,8 @@ def _run(
         with _leaving_on_request():
             return command(stage)
     except Stopped as stopped:
+        if len(_under_way) > 1:
+            raise
         if launched_rank() == 0:
             print(stopped, file=sys.stderr, flush=True)
         return stopped.status

@@ -6,6 +6,7 @@ so that it never waits for, or synchronises, a device.
 
 import argparse
 import contextlib
+import functools
 import gc
 import os
 import re
@@ -335,11 +336,14 @@ def _store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     """The launcher's key-value store; where it has none, rank 0's."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return next(dist.rendezvous("env://", rank, size, timeout=timeout))[0]
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     # Who is missing is for _agree to find, which can be interrupted.
-    return dist.TCPStore(
-        address, port, is_master=rank == 0, wait_for_workers=False, timeout=timeout
-    )
+    return _own_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank == 0)
+
+
+@functools.cache
+def _own_store(address: str, port: int, is_master: bool) -> dist.Store:
+    """One for the life of the process: ranks that begin a second run may be ahead of rank 0."""
+    return dist.TCPStore(address, port, is_master=is_master, wait_for_workers=False)
 
 
 def _where() -> str:

@@ -26,6 +26,7 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 CONFIG = "config/ucla/fast.yaml"
 TUNE = ("--base-lr", "0.01", "--num-epoch", "20", "--model-args", "freeze_koopman=True")
 """Stage two: a third of the fast recipe's steps, at a tenth of its rate."""
@@ -135,8 +136,7 @@ class Recorder:
         launcher += [f"--nproc_per_node={self.processes}"]
         self._call(*(launcher if self.processes > 1 else []), "main_multigpu.py", *words)
         chosen = "best" if "--val-subjects" in words else "last"
-        log = (folder / "log.txt").read_text(encoding="utf-8")
-        found = {**_measured(log), "accuracy": _accuracy(folder, chosen, log)}
+        found = _measured(folder, chosen)
         return found if tag else {**found, "without_copies": self._without_copies(folder, "last")}
 
     def _test(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
@@ -144,8 +144,7 @@ class Recorder:
         words = ["--config", CONFIG, "--phase", "test", "--weights", str(weights)]
         words += ["--work-dir", str(folder), "--seed", str(seed), *row.flags, *self.flags, *extra]
         self._call("main_multigpu.py", *words)
-        log = (folder / "log.txt").read_text(encoding="utf-8")
-        found = {"accuracy": _accuracy(folder, "epoch1", log), "minutes": 0.0}
+        found = _measured(folder, "epoch1")
         return found if tag else {**found, "without_copies": self._without_copies(folder, "epoch1")}
 
     def _normalised(self, of: str, seed: int, extra: Sequence[str], tag: str) -> Path:
@@ -201,25 +200,20 @@ class Recorder:
         return "".join(shown)
 
 
-def _measured(log: str) -> dict[str, float]:
-    """Minutes and samples a second of all epochs in a run's log; of one run twice, the last time.
+def _measured(folder: Path, stem: str) -> dict[str, float]:
+    """Minutes and samples a second, and per cent right: of the last epoch, of a test, or (best) of
+    the part that was held out."""
+    from torchlight.reports.past import read_run
 
-    An epoch that was interrupted counts from where it was resumed.
-    """
-    pattern = r"epoch (\d+)/\d+: .*; ([\d.]+) s, (\d+) samples/s"
-    epochs = {int(epoch): (float(s), float(v)) for epoch, s, v in re.findall(pattern, log)}
-    seconds, speeds = zip(*epochs.values(), strict=True)
-    return {"minutes": sum(seconds) / 60, "speed": statistics.median(speeds)}
-
-
-def _accuracy(folder: Path, tag: str, log: str) -> float:
-    """Per cent right: of the last epoch, of a test, or (best) of the part that was held out."""
-    if tag == "best":
-        found = re.findall(r"val loss [\d.]+ accuracy ([\d.]+) %", log)
-        return float(found[-1])
-    rows = (folder / f"{tag}_test_each_class_acc.csv").read_text(encoding="utf-8").splitlines()[1:]
-    counts = [tuple(map(int, row.rsplit(",", 3)[1:3])) for row in rows]
-    return 100 * sum(right for _, right in counts) / sum(samples for samples, _ in counts)
+    run = read_run(folder)
+    if stem == "best":
+        accuracy = [line["val/accuracy"] for line in run.epochs.values() if "val/accuracy" in line][
+            -1
+        ]
+    else:
+        accuracy = run.evaluations[f"{stem}_test"].accuracy
+    found = {"accuracy": 100 * accuracy, "minutes": run.minutes or 0.0}
+    return {**found, "speed": run.speed} if run.speed else found
 
 
 def _commit() -> str:
@@ -229,7 +223,6 @@ def _commit() -> str:
 
 def ship(folder: Path, target: Path) -> None:
     """Write the weights of a run's last epoch in half precision, with their card, to ``target``."""
-    sys.path.insert(0, str(ROOT))
     import torch
 
     from torchlight.card import card_path, read_card, sha256_of
