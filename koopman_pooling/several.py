@@ -93,7 +93,7 @@ def run_each(argv: Sequence[str] | None, main: Callable[[Sequence[str]], int]) -
         gc.collect()  # of what is in cycles, such as a model on a device
         if status:
             if world.is_main:
-                print(f"stopped in {run.folder}; the same command resumes it", file=sys.stderr)
+                print(f"stopped in {run.folder}; the same command resumes it")
             return status
         if world.is_main:
             run.end()

@@ -31,7 +31,7 @@ WITHOUT_TORCH = (
 WINGS = (
     *("data.preparation", "data.demo", "data.custom", "data.show"),
     *("torchlight.checks", "torchlight.fusion", "torchlight.measures", "torchlight.reports"),
-    *("torchlight.resilience", "koopman_pooling"),
+    *("torchlight.resilience", "torchlight.compare", "koopman_pooling"),
 )
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")
 """What plugs a wing in: the command lines, and the demo's feeder, which nothing else imports."""

@@ -83,8 +83,9 @@ def test_a_request_to_stop_ends_the_command_and_the_next_one_goes_on(
 def test_a_run_that_fails_ends_the_command(config_file, tmp_path, capsys):
     path = config_file(train_feeder_args={"bad": 3})
     assert train(path, tmp_path / "w", "--seeds", "1", "2") == 1
-    error = capsys.readouterr().err
-    assert f"stopped in {tmp_path / 'w' / 'seed-1'}" in error
+    said = capsys.readouterr()
+    assert f"stopped in {tmp_path / 'w' / 'seed-1'}" in said.out
+    assert said.err.count("\n") == 1
     assert not (tmp_path / "w" / "seed-2").exists()
 
 
