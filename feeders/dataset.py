@@ -87,7 +87,7 @@ class SkeletonDataset:
         from_raw: Sequence[Transform] = (),
     ) -> None:
         self.source, self.transforms = source, list(transforms)
-        self._from_raw = list(from_raw)
+        self.from_raw = list(from_raw)
         self.skeleton = source.skeleton
         self.stream_table = stream_table(streams)
         self.streams = tuple(self.stream_table)
@@ -130,7 +130,7 @@ class SkeletonDataset:
             "channels": len(joints),
             "kept_as": joints.dtype.name,
             "axes": "CTVM" if joints.flags.c_contiguous else "TMVC",  # which decide sums' last bits
-            "transforms": [spelled_out(t) for t in (*self._from_raw, *self.transforms)],
+            "transforms": [spelled_out(t) for t in (*self.from_raw, *self.transforms)],
             "streams": [
                 name if name in STREAMS else spelled_out(stream)
                 for name, stream in self.stream_table.items()
@@ -197,7 +197,7 @@ def spelled_out(part: Any) -> dict[str, Any]:
     Those that are no attributes are named in ``unknown``.
     """
     cls = type(part)
-    arguments = list(inspect.signature(cls.__init__).parameters)[1:]
+    arguments = list(inspect.signature(cls).parameters)
     known = {name: getattr(part, name) for name in arguments if hasattr(part, name)}
     lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in known.items()}
     unknown = [name for name in arguments if name not in known]

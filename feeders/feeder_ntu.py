@@ -19,10 +19,12 @@ from feeders.streams import published_streams
 from feeders.transforms import (
     CropResize,
     KeepRate,
+    LoneTwice,
     Persons,
     RandomMove,
     RandomRotate,
     Standardise,
+    ToOrigin,
     ValidFrames,
     checked_ratios,
 )
@@ -59,6 +61,7 @@ class Feeder(SkeletonDataset):
             2 (or as a ``.npz`` has them, zeros after its end).
         repeat: how often each sample is seen in an epoch.
         seed: of all random numbers.
+        source: clips from elsewhere than ``data_path``; for code.
 
     Raises:
         DataError: an argument has an impossible value; the file is missing (the message says how
@@ -87,10 +90,11 @@ class Feeder(SkeletonDataset):
         only_transforms: bool = False,
         repeat: int = 1,
         seed: int = 0,
+        source: NtuSource | None = None,
     ) -> None:
         path = Path(data_path)
         ratios = checked_ratios("p_interval", p_interval)
-        source = open_ntu(path, benchmark, split, in_memory=not use_mmap)
+        source = source or open_ntu(path, benchmark, split, in_memory=not use_mmap)
         window = source.max_frames
         if window_size != -1:
             window = at_least_one("window_size", window_size)
@@ -138,6 +142,7 @@ class Feeder(SkeletonDataset):
             repeat=repeat,
             seed=seed,
             decided_by=decided_by,
+            from_raw=[ToOrigin(), *([LoneTwice()] if source.lone_twice else [])],
         )
         if benchmark is not None:  # samples for testing on one are for training on another
             self.describe("benchmark", benchmark, benchmark=benchmark)

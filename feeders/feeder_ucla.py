@@ -14,7 +14,7 @@ from data import ucla
 from data.errors import DataError
 from data.skeletons import UCLA
 from feeders.arguments import at_least_one, one_of, refuse_unheard
-from feeders.dataset import ArraySource, SkeletonDataset, Transform
+from feeders.dataset import ArraySource, SkeletonDataset, Source, Transform
 from feeders.streams import PUBLISHED
 from feeders.transforms import Centre, EvenFrames, RandomFrames, RandomRotate, UnitBox
 
@@ -49,6 +49,7 @@ class Feeder(SkeletonDataset):
             such thing for this benchmark, and silence would mislead.
         seed: of all random numbers.
         dtype: "float32", or "float64" for comparisons.
+        source: clips from elsewhere than ``root``; for code.
 
     Raises:
         DataError: an argument has an impossible value, or the data are missing or malformed.
@@ -77,6 +78,7 @@ class Feeder(SkeletonDataset):
         use_mmap: bool = True,
         seed: int = 0,
         dtype: str = "float32",
+        source: Source | None = None,
     ) -> None:
         published = {"random_shift": random_shift, "random_move": random_move}
         for name, value in {**published, "normalization": normalization}.items():
@@ -104,7 +106,7 @@ class Feeder(SkeletonDataset):
             own, decided_by["window"] = [], {}
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
-            _source(root, cache_dir, split, views, debug, kept_as),
+            source or _source(root, cache_dir, split, views, debug, kept_as),
             transforms=[*own, *transforms],
             streams=streams,
             repeat=repeat,

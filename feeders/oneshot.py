@@ -94,6 +94,7 @@ class Feeder(SkeletonDataset):
             streams=first.stream_table,
             repeat=first.repeat,
             seed=seed,
+            from_raw=first.from_raw,
         )
         for key, value in first.description.items():
             decided = {f"base_args.{k}": v for k, v in first.described_by[key].items()}

@@ -26,6 +26,7 @@ class NtuSource:
     Attributes:
         max_frames: frames of the longest sample of the data set.
         num_class: classes of the data set, whether it has samples of them or not.
+        lone_twice: whether the data set shows a lone person twice.
     """
 
     skeleton = NTU
@@ -35,6 +36,7 @@ class NtuSource:
     max_frames: int
     num_class: int | None = None
     class_names: list[str] | None = None
+    lone_twice: bool = False
 
     def first(self, count: int) -> Self:
         """The first ``count`` samples alone."""
@@ -64,6 +66,7 @@ class StoreSource(NtuSource):
         self.max_frames = self._store.max_frames
         self.num_class = self._store.num_class
         self.class_names = _class_names(self._store.labels, self.num_class)
+        self.lone_twice = DATA_SETS[self._store.dataset].copies_single_actor
 
     def clip(self, row: int) -> np.ndarray:
         """See NtuSource. A lone actor that is to be shown twice is a view, M = 2."""
@@ -86,6 +89,7 @@ class NpzSource(NtuSource):
         width = open_array(path, f"y_{split}").shape[1:]
         if width > (1,):  # one-hot
             (self.num_class,) = width
+            self.lone_twice = self.num_class == len(NTU_ACTIONS)
             if self.num_class in (60, len(NTU_ACTIONS)):
                 self.class_names = _class_names(self.labels, self.num_class)
         self.names = [f"{split}_{row}" for row in range(count)]  # as published

@@ -37,6 +37,32 @@ class Centre:
         return x - x[:, :1, self.joint : self.joint + 1, :1]
 
 
+class ToOrigin:
+    """Move ``joint`` of the first person to the origin, as it is in the first frame he is in.
+
+    As NTU RGB+D is prepared. Who is absent stays at zero, and a clip that has the joint there in
+    some frame stays as it is.
+    """
+
+    def __init__(self, *, joint: int = 1) -> None:
+        self.joint = joint
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        there = (x != 0).any(axis=(0, 2))
+        frames = np.flatnonzero(there[:, 0])
+        place = x[:, frames, self.joint, 0]
+        if not len(frames) or (place == 0).all(axis=0).any():
+            return x
+        return np.where(there[:, None], x - place[:, :1, None, None], 0).astype(x.dtype)
+
+
+class LoneTwice:
+    """Show a lone person twice, as NTU RGB+D 120 is prepared."""
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.broadcast_to(x, (*x.shape[:3], 2)) if x.shape[-1] == 1 else x
+
+
 class ValidFrames:
     """Keep as many frames, from the first, as do not add up to zero.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from koopman_pooling.old_weights import OWN_PACKAGES, card_by_config, saved_beside
 from koopman_pooling.recogniser import Recogniser
 from model.errors import ModelError
 from model.published import ALIASES, WEIGHTS
@@ -14,8 +15,6 @@ from torchlight.card import Card, read_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.errors import UserError, told
 from torchlight.registry import resolve, with_parts
-
-OWN_PACKAGES = ("feeders", "model")
 
 
 def load(
@@ -37,9 +36,9 @@ def load(
         UserError: there are no such weights, or it is not known what they are.
     """
     path = weights_path(source)
-    card, notes = read_card(path)
-    if card.model is None or not card.preprocessing:
-        raise UserError(f"{path}: {notes[0] if notes else 'its card is of an older kind'}")
+    card, _ = read_card(path)
+    if config is not None or card.model is None or not card.preprocessing:
+        card = card_by_config(path, config or saved_beside(path))
     return recogniser_of(load_weights(path), card, path, device, allow_import)
 
 

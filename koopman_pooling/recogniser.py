@@ -94,8 +94,8 @@ class Recogniser:
         self.device = torch.device(device)
         self.card = card
         self.reader = ClipReader(card.preprocessing, "card", allowed)
-        count = getattr(model, "num_class", card.model_args.get("num_class", 0))
-        self.class_names = card.class_names or [str(number) for number in range(count)]
+        names, count = card.class_names or [], getattr(model, "num_class", 0)
+        self.class_names = names if len(names) == count else [str(n) for n in range(count)]
         on_cpu = self.device.type == "cpu"
         self.model: Any = plug("model.cpu.accelerate", wanted=on_cpu)(model.to(self.device).eval())
         self._scorer: Any = Logits()
