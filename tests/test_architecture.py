@@ -82,6 +82,13 @@ def test_every_package_of_torchlight_is_installed():
     assert set(listed["tool"]["setuptools"]["packages"]) == expected
 
 
+def test_every_package_of_ours_is_installed_under_one_name():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {p.parent.relative_to(ROOT) for r in ALLOWED for p in (ROOT / r).rglob("__init__.py")}
+    names = {place.as_posix().replace("/", ".") for place in there}
+    assert {name.removeprefix("koopman_pooling.") for name in listed} == names
+
+
 def test_the_core_of_the_model_knows_no_engine():
     for path in (ROOT / "model").glob("*.py"):
         assert not [name for name in imported(path) if f"{name}.".startswith("model.cpu.")], path

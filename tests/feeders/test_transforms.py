@@ -1,11 +1,14 @@
 """Each transform does what it says, and nothing with the clip it was given."""
 
+import json
+
 import numpy as np
 import pytest
 
 from data.errors import DataError
 from data.skeletons import NTU, UCLA, mirror_joints
 from feeders import transforms as t
+from feeders.dataset import spelled_out
 from feeders.streams import STREAMS, fused, published_streams, stream_table
 
 RNG = np.random.default_rng
@@ -33,6 +36,8 @@ EVERY = [
     t.DropAxis(p=1),
     t.DropJoints(p=1),
     t.TimeWarp(),
+    t.ToOrigin(),
+    t.LoneTwice(),
 ]
 
 
@@ -54,6 +59,29 @@ def test_the_clip_given_stays_and_its_type_is_kept(transform, layout):
 def test_every_transform_of_the_module_is_tried():
     classes = {v for v in vars(t).values() if isinstance(v, type) and "__call__" in vars(v)}
     assert {type(transform) for transform in EVERY} == classes
+
+
+def test_what_a_transform_is_built_of_is_told_by_its_attributes():
+    for transform in EVERY:
+        told = json.loads(json.dumps(spelled_out(transform)))
+        assert told.pop("name") == f"feeders.transforms.{type(transform).__name__}"
+        again = type(transform)(**told)
+        assert np.array_equal(again(clip(), RNG(1)), transform(clip(), RNG(1)))
+
+
+def test_raw_clips_become_as_ntu_is_prepared():
+    raw = clip()
+    raw[:, :3] = raw[:, 5:8, :, 1] = 0  # nobody is there at first, then one is absent
+    moved = t.ToOrigin()(raw, RNG(0))
+    assert (moved[:, 3, 1, 0] == 0).all()
+    assert not moved[:, :3].any()
+    assert not moved[:, 5:8, :, 1].any()
+    np.testing.assert_allclose(
+        np.diff(moved[:, 8:], axis=1), np.diff(raw[:, 8:], axis=1), atol=1e-5
+    )
+    assert t.ToOrigin()(moved, RNG(0)) is moved
+    assert t.LoneTwice()(raw[..., :1], RNG(0)).shape == raw.shape
+    assert t.LoneTwice()(raw, RNG(0)) is raw
 
 
 def test_centre_and_unit_box():

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -302,6 +303,30 @@ def test_where_the_plain_names_are_ours_nothing_is_loaded_twice():
     assert type(load("nw-ucla-fast", device="cpu").model).__mro__[2] is Model
     assert isinstance(load("nw-ucla-fast", device="cpu"), Recogniser)
     assert Prediction.__module__ == "koopman_pooling.recogniser"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["editable", "for good"])
+def test_one_install_is_enough_in_any_folder(tmp_path, root, way):
+    pytest.importorskip("pip")
+    copy, user, venv = tmp_path / "project", tmp_path / "user", tmp_path / "venv"
+    user.mkdir()
+    unwanted = shutil.ignore_patterns("work_dir", ".*", "__pycache__", "NW-UCLA", "*.h5", "build")
+    shutil.copytree(root, copy, ignore=unwanted)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = venv / "bin/python"
+    ask = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout
+    with open(os.path.join(site.strip(), "dependencies.pth"), "w") as file:
+        file.write(sysconfig.get_paths()["purelib"])
+    install = [sys.executable, "-m", "pip", "-q", "--python", python, "install"]
+    words = ["--no-deps", "--no-build-isolation", *(["-e"] if way == "editable" else []), copy]
+    subprocess.run([*install, *words], check=True, capture_output=True)
+    if way == "for good":
+        shutil.rmtree(copy)
+    done = foreign(user, [], python)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "a", "2"]
 
 
 @pytest.mark.slow
