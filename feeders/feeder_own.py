@@ -14,7 +14,7 @@ from data.own import OwnClips
 from data.skeletons import Skeleton
 from feeders.arguments import at_least_one, refuse_unheard
 from feeders.dataset import SkeletonDataset, Transform
-from feeders.transforms import CropResize, Persons, RandomRotate, checked_ratios
+from feeders.transforms import BodyScale, CropResize, Persons, RandomRotate, checked_ratios
 
 
 class OwnSource:
@@ -35,32 +35,6 @@ class OwnSource:
     def clip(self, row: int) -> np.ndarray:
         """Joints float32 (C, T, V, M)."""
         return self._clips.sequence(int(self._rows[row])).transpose(3, 0, 2, 1)
-
-
-class BodyScale:
-    """Move the clip's mean to the origin and its standard deviation to one, in proportion.
-
-    Over the joints that are there: those at zero are missing and stay there. Pixels, metres and
-    ratios of an image's width then look alike. A score keeps its values.
-
-    Args:
-        axes: how many of the channels are coordinates.
-    """
-
-    def __init__(self, *, axes: int) -> None:
-        self.axes = axes
-        self.preprocessing = ["body_scale"]
-
-    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        there = (x[: self.axes] != 0).any(axis=0)
-        if not there.any():
-            return x
-        points = x[: self.axes, there].astype(np.float64)
-        moved = points - points.mean(axis=1, keepdims=True)
-        spread = moved.std()
-        scaled = x.astype(np.float32)
-        scaled[: self.axes, there] = moved / (spread if spread > 0 else 1)
-        return scaled
 
 
 class Feeder(SkeletonDataset):

@@ -195,6 +195,32 @@ class UnitBox:
         return unit.reshape(x.shape)
 
 
+class BodyScale:
+    """Move the clip's mean to the origin and its standard deviation to one, in proportion.
+
+    Over the joints that are there: those at zero are missing and stay there. Pixels, metres and
+    ratios of an image's width then look alike. A score keeps its values.
+
+    Args:
+        axes: how many of the channels are coordinates.
+    """
+
+    def __init__(self, *, axes: int) -> None:
+        self.axes = axes
+        self.preprocessing = ["body_scale"]
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        there = (x[: self.axes] != 0).any(axis=0)
+        if not there.any():
+            return x
+        points = x[: self.axes, there].astype(np.float64)
+        moved = points - points.mean(axis=1, keepdims=True)
+        spread = moved.std()
+        scaled = x.astype(np.float32)
+        scaled[: self.axes, there] = moved / (spread if spread > 0 else 1)
+        return scaled
+
+
 class RandomRotate:
     """Turn the clip about the origin by random angles, and scale it by a random factor.
 

@@ -1,20 +1,27 @@
 """From whatever names weights to a recogniser."""
 
+import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from koopman_pooling import package
 from koopman_pooling.old_weights import OWN_PACKAGES, card_by_config, saved_beside
 from koopman_pooling.recogniser import Recogniser
 from model.errors import ModelError
 from model.published import ALIASES, WEIGHTS
 from torchlight.card import Card, read_card
 from torchlight.checkpoint import apply_weights, load_weights
+from torchlight.cli import Parser
 from torchlight.errors import UserError, told
-from torchlight.registry import resolve, with_parts
+from torchlight.files import expanded
+from torchlight.registry import look_beside, resolve, with_parts
+
+_FACTOR = 10  # more than this is no slip
 
 
 def load(
@@ -27,7 +34,8 @@ def load(
     """Return the recogniser of trained weights.
 
     Args:
-        source: a name ("nw-ucla-fast"), a work dir (its best weights), or a file of weights.
+        source: a name ("nw-ucla-fast"), a work dir (its best weights), a file of weights, or the
+            folder of a package.
         config: the YAML that weights without a card were trained by.
         device: "auto", "cpu", "cuda", ...
         allow_import: packages of your own that the model or its preprocessing is in.
@@ -36,6 +44,9 @@ def load(
         UserError: there are no such weights, or it is not known what they are.
     """
     path = weights_path(source)
+    if path.name == package.WEIGHTS:
+        weights, card = package.read_package(path.parent)
+        return recogniser_of(weights, card, path, device, allow_import)
     card, _ = read_card(path)
     if config is not None or card.model is None or not card.preprocessing:
         card = card_by_config(path, config or saved_beside(path))
@@ -47,6 +58,8 @@ def weights_path(source: str | Path) -> Path:
     path = Path(WEIGHTS.get(str(source), source))
     if not path.is_dir():
         return path
+    if package.is_package(path):
+        return path / package.WEIGHTS
     found = sorted(path.glob("runs-*.pt"), key=lambda file: _step(file.name))
     for file in (path / "best.pt", *reversed(found)):
         if file.is_file():
@@ -68,14 +81,40 @@ def recogniser_of(
     """The recogniser of weights from ``path``, which their card describes."""
     allowed = (*OWN_PACKAGES, *allow_import)
     where = f"{path}: its card's model"
-    name = card.model or ""
-    target = resolve(where, name, ALIASES, allowed)
+    target = resolve(where, card.model or "", ALIASES, allowed, kind=(nn.Module,))
     given = with_parts(where, target, {**card.free_args, **card.model_args}, ALIASES, allowed)
     try:
+        with torch.device("meta"):  # a stranger's card may ask for more memory than there is
+            wanted = _numbers(target.build(given).state_dict())
+        if wanted > _FACTOR * _numbers(weights):
+            raise UserError(f"{where} has {wanted} numbers, the weights {_numbers(weights)}")
         model: Any = target.build(given)
     except (UserError, ModelError):
         raise
     except Exception as error:
         raise UserError(f"{where}: {target.name}: {told(error)}") from error
     apply_weights(model, weights, str(path))
-    return Recogniser(model, card, device=device, allowed=allowed)
+    return Recogniser(model, card, device=device, allowed=tuple(allow_import))
+
+
+def _numbers(weights: Mapping[str, Tensor]) -> int:
+    return sum(value.numel() for value in weights.values())
+
+
+def add_weights_flags(parser: Parser) -> None:
+    """The flags of a command that takes trained weights."""
+    add = parser.add_argument
+    add("--weights", required=True, help="a name (nw-ucla-fast), a file, a work dir or a package")
+    add("--config", metavar="FILE", help="the YAML that weights without a card were trained by")
+    add("--allow-import", nargs="*", default=[], help="packages of your own that these need")
+
+
+def load_given(given: argparse.Namespace, device: str) -> tuple[Recogniser, Path]:
+    """The recogniser that flags ask for, and the file of its weights."""
+    look_beside(given.allow_import, [Path.cwd()])
+    try:
+        weights, config = expanded(given.weights), given.config and expanded(given.config)
+    except ValueError as error:
+        raise UserError(f"--weights, --config: {error}") from error
+    options = {"config": config, "device": device, "allow_import": given.allow_import}
+    return load(weights, **options), weights_path(weights)

@@ -18,6 +18,7 @@ Clip = Any
 """(T, V, C) or (M, T, V, C): an array, a tensor, or nested lists."""
 
 _MOST_PERSONS = 20
+_LARGEST = 100_000  # a window of so many frames is an hour
 
 
 class Preprocessing(BaseModel):
@@ -58,10 +59,8 @@ class ClipReader:
             raise UserError(f"{where}: preprocessing: {printable(error)}") from error
         parts: dict[str, Any] = {"transforms": facts.transforms, "streams": facts.streams}
         for part in [p for parts in parts.values() for p in parts if isinstance(p, dict)]:
-            if "unknown" in part:
-                told = f"{printable(part['name'])} keeps no attribute {printable(part['unknown'])}"
-                raise UserError(f"{where}: preprocessing: {told}; so it does not travel")
-        parts = with_each_built(f"{where}: preprocessing", parts, HOMES, allowed)
+            _check_part(f"{where}: preprocessing: {printable(part.get('name'))}", part)
+        parts = with_each_built(f"{where}: preprocessing", parts, HOMES, ("feeders", *allowed))
         self._facts, self._parts = facts, parts
         self.channels, self.looks = facts.channels, facts.repeat
 
@@ -112,3 +111,15 @@ class ClipReader:
         if self._facts.axes == "CTVM":
             return np.ascontiguousarray(x.transpose(3, 1, 2, 0))
         return np.ascontiguousarray(x.transpose(1, 0, 2, 3)).transpose(3, 0, 2, 1)
+
+
+def _check_part(where: str, part: dict[str, Any]) -> None:
+    """Refuse what cannot be built again, and what a stranger may want to be built."""
+    if "unknown" in part:
+        told = f"keeps no attribute {printable(part['unknown'])}, so that it does not travel"
+        raise UserError(f"{where} {told}; transforms keep their arguments under their names")
+    name = str(part.get("name"))
+    if name.startswith("feeders.") and name.rpartition(".")[0] != HOMES["transforms"]:
+        raise UserError(f"{where} is no transform")
+    if any(isinstance(value, int | float) and abs(value) > _LARGEST for value in part.values()):
+        raise UserError(f"{where}: has a number beyond {_LARGEST}")

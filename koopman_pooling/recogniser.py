@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from data.errors import DataError
+from koopman_pooling.package import publish, published, write_package
 from koopman_pooling.preprocessing import Clip, ClipReader
 from model.matching import RCOND, Match
 from model.oneshot import Evaluator
@@ -70,7 +72,7 @@ class Recogniser:
     Args:
         model: with its weights. card: what is known of them.
         device: "auto", "cpu", "cuda", "cuda:1", ...
-        allowed: packages that the card's names of transforms and streams may lead into.
+        allowed: packages of somebody that the card's transforms and streams may be of.
 
     Attributes:
         model, card, device: in evaluation mode, on the device.
@@ -87,7 +89,7 @@ class Recogniser:
         card: Card,
         *,
         device: str = "auto",
-        allowed: Sequence[str] = ("feeders",),
+        allowed: Sequence[str] = (),
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,6 +157,31 @@ class Recogniser:
         with self._computing():
             evaluator.prepare(self.model, self.device)
         return matched
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights and card as a package; see ``koopman_pooling.package``."""
+        write_package(Path(folder), self.model.state_dict(), self.card)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str = "auto", **options: Any
+    ) -> "Recogniser":
+        """Load a package: a folder, or the name of one on the Hugging Face hub.
+
+        Args:
+            options: of ``huggingface_hub.snapshot_download``, such as revision and token.
+        """
+        from koopman_pooling.loading import load
+
+        return load(published(str(name), options), device=device)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload a package to the Hugging Face hub; return the address of the commit.
+
+        Args:
+            options: of ``huggingface_hub.ModelHubMixin.push_to_hub``, such as private and token.
+        """
+        return publish(self, name, options)
 
     def _inputs(self, clips: Sequence[Clip], looks: int | None = None) -> Any:
         """The model's inputs in batches, while it may compute."""

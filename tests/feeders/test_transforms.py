@@ -38,6 +38,7 @@ EVERY = [
     t.TimeWarp(),
     t.ToOrigin(),
     t.LoneTwice(),
+    t.BodyScale(axes=2),
 ]
 
 
