@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from model.errors import ModelError
+from model.published import WEIGHTS
 from model.spectrum import NormalizationReport, normalize_eigenvalues
 from torchlight.card import Card, card_path, read_card
 from torchlight.checkpoint import fit_keys, load_weights, save_weights
@@ -44,7 +45,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
-    source, target = arguments.load_path, arguments.save_path
+    named = WEIGHTS.get(str(arguments.load_path), arguments.load_path)
+    source, target = Path(named), arguments.save_path
     picture = target.with_name(f"{target.stem}_spectrum.png")
     outputs = [target, card_path(target), *([picture] if arguments.plot else [])]
     if not target.parent.is_dir():

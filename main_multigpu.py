@@ -49,8 +49,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         return tool(argv)
     if several := cli.tool_asked_for(argv, SEVERAL):
         return several(argv, main)
-    config, config_file = parse(argv, __doc__ or "")
-    config = config.but(weights=WEIGHTS.get(config.weights or "", config.weights))
+    config, config_file = parse(argv, __doc__ or "", phases=TOOLS, weights=WEIGHTS)
     measure = cli.wing(config.measured, "torchlight.measures.measure") if config.measured else None
     if config.phase == "summary":
         config = config.but(phase="train" if config.train_feeder_args else "test")

@@ -20,7 +20,7 @@ from feeders.transforms import HOMES
 from model.errors import ModelError
 from model.matching import MATCHES, RCOND
 from model.oneshot import Evaluator
-from model.published import ALIASES
+from model.published import ALIASES, WEIGHTS
 from torchlight import cli, distributed
 from torchlight.card import Card, with_card
 from torchlight.checkpoint import Weights, apply_weights, fit_keys, load_weights
@@ -100,7 +100,7 @@ def _configuration(argv: Sequence[str] | None) -> tuple[Config, str, str]:
     add("--rcond", type=float, help=f"{rcond} [evaluator_args, or {RCOND}]")
     add("--shots", type=int, metavar="K", help="exemplars a class, fitted jointly [1]")
     own, rest = parser.parse_known_args(argv)
-    config, _ = parse(rest, __doc__ or "", parser)
+    config, _ = parse(rest, __doc__ or "", parser, weights=WEIGHTS)
     if config.measured:
         raise UserError(f"{config.measured} is for main_multigpu.py, with this configuration too")
     if config.weights is None:

@@ -175,7 +175,7 @@ class Store:
         """
         if benchmark not in self._splits:
             known = ", ".join(self.benchmarks)
-            raise DataError(f"{self.path}: no benchmark {benchmark!r}; it has {known}")
+            raise DataError(f"{self.path}: benchmark {benchmark!r} is not one of {known}")
         splits = self._splits[benchmark]
         if split not in splits:
             known = ", ".join(sorted(splits)) or "none"

@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,9 @@ def _class_of(base: str) -> type:
     try:
         found = getattr(__import__(module_name, fromlist=[attribute]), attribute, None)
     except ModuleNotFoundError as error:
-        raise DataError(f"base: {base!r}: {error}") from error
+        files = sorted(Path(__file__).parent.glob("feeder_*.py"))
+        known = ", ".join(f"feeders.{file.stem}.Feeder" for file in files)
+        raise DataError(f"base: {base!r} is not one of {known}") from error
     reads = isinstance(found, type) and issubclass(found, SkeletonDataset)
     if not reads or found is SkeletonDataset or issubclass(found, Feeder):  # type: ignore[arg-type]
         raise DataError(f"base: {base!r} reads no data set: it is no feeder of one")

@@ -68,7 +68,7 @@ def stream_table(streams: Streams | Mapping[str, Stream]) -> Mapping[str, Stream
         if isinstance(stream, str):
             name = SPELLINGS.get(stream, stream)
             if name not in STREAMS:
-                raise DataError(f"streams: {name!r} is none of {', '.join(STREAMS)}")
+                raise DataError(f"streams: {name!r} is not one of {', '.join(STREAMS)}")
             table[name] = STREAMS[name]
         else:
             table[f"{type(stream).__module__}.{type(stream).__qualname__}"] = stream

@@ -17,14 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = {"data", "feeders", "model", "torchlight", "koopman_pooling", "tests"}
 SCRIPTS = ("main_multigpu", "eigen_normalization", "ensemble", "test_oneshot")
 ALLOWED = {
-    "data": {"data", "torchlight.files", "torchlight.untrusted", "torchlight.fusion.unpickle"},
+    "data": {
+        *("data", "torchlight.files", "torchlight.terminal", "torchlight.untrusted"),
+        "torchlight.fusion.unpickle",
+    },
     "model": {"model", "data.skeletons"},
     "feeders": {"feeders", "data"},
     "torchlight": {"torchlight"},
     "koopman_pooling": {"koopman_pooling", "data", "feeders", "model", "torchlight"},
 }
 WITHOUT_TORCH = (
-    *("__init__.py", "errors.py", "files.py", "untrusted.py"),
+    *("__init__.py", "errors.py", "files.py", "terminal.py", "untrusted.py"),
     *("fusion/__init__.py", "fusion/unpickle.py"),
 )
 """What data uses of the engine, and what that imports."""

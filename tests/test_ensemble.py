@@ -174,7 +174,7 @@ def test_tables_that_do_not_belong_together(
         (["--joint-dir1", "absent"], "absent"),
         (["--alpha", "1", "much"], "--alpha: invalid float value: 'much'"),
         (["--normalise", "sigmoid"], "--normalise: invalid choice: 'sigmoid'"),
-        (["--joint-dri1", "x"], "unrecognized arguments: --joint-dri1"),
+        (["--joint-dri1", "x"], '--joint-dri1: unknown flag (did you mean "--joint-dir1"?)'),
     ],
 )
 def test_impossible_wishes(

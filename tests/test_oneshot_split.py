@@ -191,7 +191,7 @@ def test_rules() -> None:
         ({"shots": 0}, "shots"),
         ({"split": "val"}, "'val' is not one of"),
         ({"base": "os.path.join"}, "base: 'os.path.join'"),
-        ({"base": "feeders.absent.Feeder"}, "No module"),
+        ({"base": "feeders.absent.Feeder"}, "not one of feeders.feeder_demo.Feeder, "),
         ({"base": "feeders.arguments.at_least_one"}, "reads no data set"),
         ({"base_args": {"repat": 2}}, "unexpected keyword argument 'repat'"),
         ({"pool": ["train", "train"]}, "share samples"),

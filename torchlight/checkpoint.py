@@ -18,6 +18,7 @@ from .card import Card, card_path, sha256_of
 from .distributed import launched_rank
 from .errors import UserError, printable
 from .files import atomic_write
+from .terminal import nearest
 from .untrusted import one_line, open_archive
 
 Weights = dict[str, torch.Tensor]
@@ -78,7 +79,8 @@ def load_weights(path: str | Path) -> Weights:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"{file}: no such weights file")
+        beside = [own.name for own in file.parent.glob("*.pt")]
+        raise UserError(f"{file}: no such weights file{nearest(file.name, beside)}")
     with open(file, "rb") as stream, torch.serialization.safe_globals(_BESIDE_WEIGHTS):
         content = _unwrapped(load_archive(stream, file), file)
     for key, value in content.items():

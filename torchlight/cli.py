@@ -1,6 +1,5 @@
 """How a command ends: status 0, or one line and status 2 for a mistake that the user can mend."""
 
-import argparse
 import contextlib
 import itertools
 import os
@@ -12,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import distributed
+from . import distributed, terminal
 from .distributed import SharedError, launched_rank
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .files import print_any_text, reason
 from .loading import end_workers
 from .registry import import_if_there
+from .terminal import complain, dashed, suggested
 
 FIRST_WORD_S = 30.0
 """How long the other ranks leave it to rank 0 to say what is wrong with the configuration."""
@@ -29,22 +29,12 @@ _under_way: list[Callable[..., int]] = []
 """A command, and the one that it runs in turn: a request to stop ends both."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Prints a description as it is written; a wrong command line is one line, as elsewhere."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
-        )
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; flags may be spelled with underscores."""
-        words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_dashed(word) for word in words], namespace)
+class Parser(terminal.Parser):
+    """One whose errors a command tells as all others."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print below a page of usage."""
-        raise UserError(f"{message.removeprefix('argument ')} (--help lists the flags)")
+        """Raise what is wrong."""
+        raise UserError(self.told(message))
 
 
 def tool_asked_for(
@@ -57,7 +47,7 @@ def tool_asked_for(
         tools: dotted names of functions (argv, ...) -> exit status by phase ("predict") or flag
             ("--seeds"); each parses its own flags.
     """
-    words = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = [dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
     joined = " ".join(words).replace("--phase=", "--phase ").split()
     phases = [after for word, after in itertools.pairwise(joined) if word == "--phase"]
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
@@ -74,11 +64,6 @@ def wing(asked_by: str, name: str) -> Callable[..., Any]:
     if module is None:
         raise UserError(f"{asked_by}: the wing {package} was taken out")
     return getattr(module, function)
-
-
-def _dashed(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 class ConfigurationStage:
@@ -139,14 +124,14 @@ def _run(
         return stopped.status
     except RunFailed as error:
         if launched_rank() == 0 or isinstance(error, PeersMissing):
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            complain(one_line(error))
         return 1
     except mistakes as error:
         shared = isinstance(error, SharedError)
         if stage.active and launched_rank() != 0:
             _leave_the_word_to_rank_zero()
         if launched_rank() == 0 or not shared:
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+            complain(one_line(error))
         last_words = None if shared or stage.active else one_line(error)
         return 2
     except KeyboardInterrupt:
@@ -160,7 +145,7 @@ def _run(
         last_words = f"{type(error).__name__}: {one_line(error)}"
         if error.filename is None or error.errno is None:
             raise
-        print(f"error: {error.filename}: {reason(error)}", file=sys.stderr, flush=True)
+        complain(f"{error.filename}: {reason(error)}")
         return 2
     except Exception as error:
         last_words = f"{type(error).__name__}: {one_line(error)}"
@@ -203,8 +188,9 @@ def _leaving_on_request() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of ``error``; of one that a loading worker re-raised, the original's alone."""
+    """The message of ``error``, with what may have been meant; of one that a loading worker
+    re-raised, the original's alone."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and "DataLoader worker" in lines[0]:
         return lines[-1].split(": ", 1)[-1]
-    return " ".join(lines)
+    return suggested(" ".join(lines))

@@ -59,6 +59,11 @@ def bind_components(config: Config, allowed: Iterable[str]) -> tuple[Config, Com
         "lr_scheduler_args": schedule_of(named("lr_scheduler"), config.lr_scheduler),
         "loss_args": find("loss", "torch.nn", nn.Module),
     }
+    if config.nesterov and config.optimizer.rpartition(".")[2] != "SGD":
+        raise UserError(
+            f"{named('nesterov')} is for SGD, not for {named('optimizer')} {config.optimizer}; "
+            f"say --nesterov False"
+        )
     if config.averaging is not None:
         average = resolve(named("averaging"), config.averaging, _AVERAGES, ("torchlight",))
         targets["averaging_args"] = average

@@ -30,7 +30,8 @@ from pydantic import (
 
 from .errors import UserError, printable
 from .files import atomic_write, expanded
-from .registry import Aliases, Target, binding_faults, fitted_arguments, nearest
+from .registry import Aliases, Target, binding_faults, fitted_arguments
+from .terminal import nearest
 from .values import fitted, meaning
 
 Arguments = dict[str, Any]
@@ -41,6 +42,17 @@ RESOLVED = "# The resolved configuration of the run in this folder, which may re
 
 BASE = "base"
 """Key of a YAML that names others, which it is laid over."""
+
+ALSO_CALLED = {
+    **dict.fromkeys(("lr", "learning_rate"), "base_lr"),
+    **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "num_epoch"),
+    **dict.fromkeys(("out", "output", "output_dir", "save_dir", "logdir"), "work_dir"),
+    **dict.fromkeys(("checkpoint", "ckpt", "pretrained", "load_from"), "weights"),
+    **dict.fromkeys(("gpu", "gpus"), "device"),
+    **{"workers": "num_worker", "wd": "weight_decay", "warmup_epochs": "warm_up_epoch"},
+    **{"scheduler": "lr_scheduler", "criterion": "loss", "fp16": "amp", "ema": "averaging"},
+}
+"""What others call keys."""
 
 _PATHS = ("work_dir", "weights")
 
@@ -186,8 +198,6 @@ class Config(BaseModel):
             )
         if self.classes is not None and not 0 < len(self.classes) == len(set(self.classes)):
             raise ValueError("{classes} are not one or more different classes")
-        if self.nesterov and self.optimizer.rpartition(".")[2] != "SGD":
-            raise ValueError("{nesterov} is for SGD, not for {optimizer}; say --nesterov False")
         if self.step != sorted(set(self.step)):
             raise ValueError("{step} is not in rising order")
         if self.start_epoch >= self.num_epoch:
@@ -305,7 +315,7 @@ def _fault(entry: Any, origin: Origin, found: Mapping[str, Any]) -> tuple[str, s
     key, title = (*parts, "")[0], origin.titled(printable(".".join(parts) or "?"))
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "extra_forbidden":
-        return key, f"{title}: unknown{nearest(key, [*Config.model_fields, BASE])}"
+        return key, f"{title}: unknown{nearest(key, [*Config.model_fields, BASE], ALSO_CALLED)}"
     if entry["type"] == "missing":
         return key, f"{title}: missing"
     if not parts:

@@ -1,21 +1,24 @@
 """The command line of a configuration: each key of ``Config`` is a flag, laid over the YAML."""
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
 
 from .cli import Parser
-from .config import Arguments, Config, build
+from .config import ALSO_CALLED, Arguments, Config, build
 from .distributed import add_launcher_flags, launched_size
 from .errors import UserError
 from .files import expanded
 from .layers import read_layers, yaml_fault
-from .registry import look_beside, nearest
+from .registry import look_beside
+from .terminal import nearest
 from .values import Loader, Plain
 
 RETIRED = {
@@ -30,14 +33,24 @@ RETIRED = {
 
 
 def parse(
-    argv: Sequence[str] | None, description: str, own: argparse.ArgumentParser | None = None
+    argv: Sequence[str] | None,
+    description: str,
+    own: argparse.ArgumentParser | None = None,
+    *,
+    phases: Iterable[str] = (),
+    weights: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[Config, str]:
     """Read flags and the YAML they name; return the configuration and the YAML's path.
 
     Args:
         own: a command's own flags, parsed by it before; here for the help and for suggestions.
+        phases: what the command knows besides the phases of a configuration, for the help.
+        weights: files that come with the code, by name.
     """
-    path, flags = _read_flags(argv, description, own)
+    path, flags = _read_flags(argv, _parser(description, [own] if own else [], phases))
+    known = (*get_args(Config.model_fields["phase"].annotation), *phases)
+    if flags.get("phase", known[0]) not in known:
+        raise UserError(f"--phase: {flags['phase']!r} is not one of {', '.join(known)}")
     values, files = read_layers(path)
     retired = [key for key in RETIRED if values.pop(key, None) is not None]
     notes = [f'{files[key]}: key "{key}" is passed over: {RETIRED[key]}' for key in retired]
@@ -53,54 +66,70 @@ def parse(
     if one and launched_size() > 1 and "device" not in by_flag:  # passed over by published code too
         notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
         config = config.but(device="cuda")
+    config = _with_named_weights(config, weights)
     look_beside(config.allow_import, [Path.cwd(), Path(path).resolve().parent])
     return config.but(*notes), path
 
 
-def _read_flags(
-    argv: Sequence[str] | None, description: str, own: argparse.ArgumentParser | None
-) -> tuple[str, dict[str, Any]]:
+def _with_named_weights(config: Config, known: Mapping[str, str]) -> Config:
+    """The configuration with the file that a plain name of weights stands for."""
+    name = config.weights or ""
+    plain = Path(name).name == name and not Path(name).suffix and not os.path.exists(name)
+    if plain and name not in known and (near := nearest(name, known)):
+        raise UserError(f"{config.named('weights')} {name}: no such weights file{near}")
+    return config.but(weights=known.get(name, config.weights))
+
+
+def _read_flags(argv: Sequence[str] | None, parser: Parser) -> tuple[str, dict[str, Any]]:
     """The path that ``--config`` names, and the words of the other flags by key."""
-    parser = _parser(description, [own] if own else [])
-    known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-    words = {key: value for key, value in vars(known).items() if value is not None}
-    names = [*Config.model_fields, *(vars(own.parse_args([])) if own else ())]
-    flags = [f"--{name.replace('_', '-')}" for name in names]
-    faults = [
-        f"{word}: unknown flag{nearest(word.split('=')[0].replace('_', '-'), flags)}"
-        if word[:1] == "-"
-        else f"{word}: unexpected argument"
-        for word in sorted(unknown, key=lambda word: word[:1] != "-")
-    ]
-    if faults:
-        raise UserError("; ".join(faults))
+    words = {k: value for k, value in vars(parser.parse_args(argv)).items() if value is not None}
     if "config" not in words:
-        raise UserError("--config FILE is missing (see config/ for one of each benchmark)")
+        raise UserError("--config FILE is missing (--config list names those that are here)")
     try:
         path = expanded(words["config"])
     except ValueError as error:
         raise UserError(f"--config: {error}") from error
+    if not os.path.isfile(path):
+        near = [*configurations(), *Path(path).parent.glob("*.yaml"), *Path(path).glob("*.yaml")]
+        raise UserError(
+            f"{path}: no such file{nearest(path, map(str, near))}; --config list names those that "
+            f"are here"
+        )
     return path, {key: value for key, value in words.items() if key in Config.model_fields}
 
 
-def _parser(description: str, parents: list[argparse.ArgumentParser]) -> Parser:
+def configurations() -> list[Path]:
+    """The configurations of the working directory, or of the command's folder, by name."""
+    here = Path("config") if Path("config").is_dir() else Path(sys.argv[0]).parent / "config"
+    return sorted(here.glob("[!_]*/*.yaml"))
+
+
+def _parser(
+    description: str, parents: list[argparse.ArgumentParser], phases: Iterable[str] = ()
+) -> Parser:
     usage = "%(prog)s --config FILE [--KEY VALUE ...]"
-    parser = Parser(usage=usage, description=description, parents=parents)
+    also = {flag_of(name): flag_of(key) for name, key in ALSO_CALLED.items()}
+    parser = Parser(usage=usage, description=description, parents=parents, also=also)
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     add_launcher_flags(parser)
     for name, known in Config.model_fields.items():
-        kind = _kind(known.annotation)
+        kind, more = _kind(known.annotation), phases if name == "phase" else ()
         nargs: Any = {"list": "*", "dict": "+", "bool": "?"}.get(kind)
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            flag_of(name),
             action="extend" if kind == "dict" else "store",
             nargs=nargs,
             const="true" if kind == "bool" else None,
             default=argparse.SUPPRESS,
             metavar="KEY=VALUE" if kind == "dict" else name.upper(),
-            help=_help(known).replace("%", "%%"),
+            help=", ".join((_help(known), *more)).replace("%", "%%"),
         )
     return parser
+
+
+def flag_of(key: str) -> str:
+    """The flag that sets a key."""
+    return f"--{key.replace('_', '-')}"
 
 
 def _help(known: FieldInfo) -> str:
@@ -132,7 +161,7 @@ def _dotted(key: str, flag: Any) -> list[str]:
 
 def _flag_value(key: str, flag: Any, values: Mapping[str, Any]) -> Any:
     """A flag's words as the value of ``key``; key=value pairs are laid over the YAML's mapping."""
-    kind, name = _kind(Config.model_fields[key].annotation), f"--{key.replace('_', '-')}"
+    kind, name = _kind(Config.model_fields[key].annotation), flag_of(key)
     if kind == "list":
         words = [_word(name, word) for word in flag]
         return words[0] if len(words) == 1 else words

@@ -6,10 +6,8 @@ real signature before anything is built, so that a typing error costs a second, 
 """
 
 import contextlib
-import difflib
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .errors import UserError, printable, told
+from .terminal import nearest
 from .values import fitted_argument, meaning, type_fault
 
 HOME = (__package__ or "").removesuffix("torchlight")
@@ -73,18 +72,6 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``' (did you mean "x"?)'``, or nothing where no known name is near."""
-    names = list(known)
-    lower = {n.lower(): n for n in names}
-    close = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)]
-    if not close:  # lr_scheduler: a setting with a word in common, such as base_lr
-        words = set(re.findall(r"[^\W_]+", name))
-        related = [n for n in names if words & set(re.findall(r"[^\W_]+", n))]
-        close = difflib.get_close_matches(name, related, n=1, cutoff=0)
-    return f' (did you mean "{close[0]}"?)' if close else ""
-
-
 def look_beside(packages: Iterable[str], folders: Iterable[Path]) -> None:
     """Let Python find ``packages``, which the user allowed, in ``folders``, as the last of all.
 
@@ -119,15 +106,18 @@ def resolve(
     ours = f"{within}.{ours}" if within and ours and "." not in ours else ours.removeprefix(HOME)
     (package, *_), (module_name, _, attribute) = ours.split("."), ours.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in ours.split(".")):
-        shown = printable(name)
-        raise UserError(f'{key}: "{shown}" is not a dotted name such as package.module.Class')
+        shown, known = printable(name), _names(aliases, allowed, key.strip("-").title())
+        told = f'{key}: "{shown}" is not a dotted name such as package.module.Class'
+        raise UserError(told + nearest(shown, known))
     allowed = {*allowed, *([package] if module_name == within else [])}
     if package not in allowed:
         raise UserError(
-            f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))}); '
-            f"to import it, say --allow-import {package}{nearest(name, aliases)}"
+            f'{key}: "{name}" is outside of the allowed packages ({", ".join(sorted(allowed))})'
+            f"{nearest(name, _names(aliases, allowed, attribute))}; to import it, say "
+            f"--allow-import {package}"
         )
-    module = _imported(f'{key}: "{name}"', name, module_name, aliases)
+    known = _names(aliases, allowed, attribute)
+    module = _imported(f'{key}: "{name}"', name, module_name, known)
     found = getattr(module, attribute, None)
     if not isinstance(found, type):
         types = [(n, v) for n, v in vars(module).items() if isinstance(v, type)]
@@ -142,14 +132,26 @@ def resolve(
     return Target(name, found, implied)
 
 
-def _imported(where: str, name: str, module: str, aliases: Aliases) -> ModuleType:
+def _names(aliases: Aliases, allowed: Iterable[str], attribute: str) -> list[str]:
+    """Names that may be meant: published ones, ours, the class in modules of the packages."""
+    names = [*aliases, *(ours for ours, _ in aliases.values())]
+    for package in allowed:
+        with contextlib.suppress(Exception):  # somebody's
+            for place in getattr(import_if_there(package), "__path__", ()):
+                files = [
+                    f for f in Path(place).glob("*.py") if f"class {attribute}" in f.read_text()
+                ]
+                names += [f"{package}.{file.stem}.{attribute}" for file in files]
+    return names
+
+
+def _imported(where: str, name: str, module: str, known: Iterable[str]) -> ModuleType:
     """The module; whatever somebody's module does when it is imported is one line."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):  # something that the module needs
             raise UserError(f"{where}: {told(error)}") from error
-        known = [*aliases, *(target for target, _ in aliases.values())]
         package = module.split(".")[0]
         there = ", ".join(sorted({n for n in known if n.split(".")[0] == package}))
         advice = f"{package} has {there}" if there else "put it beside the YAML"

@@ -27,6 +27,7 @@ from data.errors import DataError
 from data.own import CHANNELS, OwnClips, Tables, write_own
 from data.skeletons import Skeleton
 from torchlight.files import atomic_write, path_argument, print_any_text, reason
+from torchlight.terminal import Parser
 from torchlight.untrusted import Unsound
 
 _ENDINGS = (".npz", ".h5", ".hdf5", ".yaml")
@@ -71,10 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data.custom",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--from", dest="source", type=path_argument, required=True, help="folder, or file")

@@ -10,6 +10,7 @@ from data.demo.raw import write_skeleton_file
 from data.errors import DataError
 from data.splits import EXEMPLARS, NOVEL_ACTIONS, SampleName, parse_name
 from torchlight.files import path_argument, print_any_text
+from torchlight.terminal import Parser
 
 
 def write_raw(
@@ -25,7 +26,7 @@ def write_raw(
 
 def main(argv: list[str] | None = None) -> int:
     """Write raw files; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data.demo",
         description="Write made-up people doing simple actions as raw NTU RGB+D recordings.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -15,6 +15,7 @@ from data.preparation.recording import SampleFault
 from data.preparation.steps import SKIPPED, denoise_step, read_step, transform_step
 from data.splits import DATA_SETS
 from torchlight.files import path_argument, print_any_text
+from torchlight.terminal import Parser
 
 RAW, DENOISED = Path("raw_data"), Path("denoised_data")
 _STEPS = {"read": read_step, "denoise": denoise_step, "transform": transform_step}
@@ -46,9 +47,7 @@ def transform(dataset: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(purpose: str, source: Path, output: Path) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=purpose, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(description=purpose, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     folders = {"source": (source, "folder to read"), "output": (output, "folder to write")}
     for name, (default, told) in folders.items():
         flag = "--input" if name == "source" else "--output"

@@ -25,6 +25,7 @@ from data.skeletons import NTU, SKELETONS, UCLA, Skeleton
 from data.splits import parse_name
 from data.store import Store
 from torchlight.files import path_argument, print_any_text, reason
+from torchlight.terminal import Parser
 from torchlight.untrusted import Unsound, read_npy
 
 _ENDINGS = (".png", ".gif", ".html")
@@ -32,10 +33,9 @@ _ENDINGS = (".png", ".gif", ".html")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one picture; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data.show",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("clip", type=path_argument, help="the file")
     parser.add_argument("--sample", help="of a file of many: the clip's name")

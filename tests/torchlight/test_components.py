@@ -404,7 +404,9 @@ def test_a_run_that_was_saved_before_there_were_such_keys_goes_on(trained, monke
         ({"averaging": "swa", "averaging_args": {"decay": 0.5}}, "averaging_args.decay: swa takes"),
         ({"averaging_args": {"decay": 0.5}}, "averaging_args: nothing is averaged"),
         ({"clip_grad_norm": 0}, 'key "clip_grad_norm": input should be greater than 0'),
-        ({"nesterov": True, "optimizer": "AdamW"}, "say --nesterov False"),
+        ({"nesterov": True, "optimizer": "AdamW"}, "nesterov is for SGD, not for optimizer AdamW; "
+                                                   "say --nesterov False"),
+        ({"nesterov": True, "optimizer": "Adam2"}, '(did you mean "Adam"?)'),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line_that_names_the_key(keys, message):

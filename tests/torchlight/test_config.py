@@ -91,7 +91,6 @@ def test_an_exponent_without_a_dot_is_a_number(tmp_path):
         ({"step": [5, 3]}, ["step", "rising"]),
         ({"phase": "test"}, ["needs weights"]),
         ({"val_fraction": 0.1, "val_subjects": [1]}, ["exclude each other"]),
-        ({"nesterov": True, "optimizer": "Adam"}, ["nesterov"]),
         ({"start_epoch": 70}, ["start_epoch"]),
     ],
 )
@@ -283,10 +282,6 @@ def test_paths_are_expanded(config_file, tmp_path, monkeypatch):
         ({}, ["--step", "x"], "^--step: "),
         ({}, ["--amp", "on"], "^--amp: input should be 'off', 'bf16' or 'fp16', got 'on'"),
         ({"seed": -1}, ["--amp", "x"], 'key "seed": .*; --amp: '),
-        ({"nesterov": True}, ["--optimizer", "Adam"],
-         r'key "nesterov" True is for SGD, not for --optimizer Adam; say --nesterov False'),
-        ({"optimizer": "Adam"}, ["--nesterov", "yes"],
-         r'--nesterov True is for SGD, not for key "optimizer" Adam'),
         ({"start_epoch": 9}, ["--num-epoch", "5"],
          r'key "start_epoch" 9 leaves none of --num-epoch 5; say --num-epoch 10 or more'),
         ({"val_subjects": [1]}, ["--val-fraction", "0.1"],
