@@ -1,6 +1,11 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
+
+# Before torch is imported: workers of pytest-xdist share the machine, and threads that wait for one
+# another spin. Twice as fast; what is about threads sets their number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

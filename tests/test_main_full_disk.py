@@ -53,7 +53,9 @@ def test_a_disk_that_is_full_for_a_while_changes_nothing_but_the_log(
 
 
 @pytest.mark.parametrize("pattern", LASTING)
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.slow)]
+)
 def test_what_cannot_be_written_at_the_end_fails_the_run_and_the_same_command_finishes_it(
     config_file,
     tmp_path,

@@ -87,7 +87,9 @@ def test_an_ascii_terminal_gets_every_line(config_file, tmp_path, monkeypatch):
     assert f"in {work}" in (work / "log.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, 524])
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, pytest.param(errno.ENOSYS, marks=pytest.mark.slow), 524]
+)
 def test_a_drive_without_locks_is_said_and_trained_on(
     config_file, tmp_path, monkeypatch, capsys, number
 ):
@@ -127,7 +129,15 @@ def tasks(folder, words, **more):
             process.kill()
 
 
-@pytest.mark.parametrize("more", [{}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "n1"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param(
+            {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "n1"}, marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_tasks_of_srun_train_together(config_file, tmp_path, more):
     words = ["--config", config_file(num_epoch=1), "--work-dir", str(tmp_path / "w")]
     assert tasks(tmp_path, words, **more) == [0, 0]

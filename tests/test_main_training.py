@@ -199,7 +199,7 @@ def test_steps_that_are_not_finite_can_be_skipped_and_are_counted(config_file, t
     assert all(value.isfinite().all() for value in weights(tmp_path / "w").values())
 
 
-@pytest.mark.parametrize("launcher", ["launch", "torchrun"])
+@pytest.mark.parametrize("launcher", ["launch", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_processes_take_the_same_steps_as_one(config_file, tmp_path, launcher):
     path = config_file()
     train(path, tmp_path / "one", "--model-args", "drop_out=0.2")
@@ -225,7 +225,7 @@ def test_two_processes_test_as_one(config_file, tmp_path, whole):
     assert np.array_equal(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("late", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_error_on_two_processes_is_said_once(config_file, tmp_path, late):
     (tmp_path / "sitecustomize.py").write_text(
         f"import os, time; time.sleep(3 * (os.environ.get('RANK') == '{late}'))"
@@ -241,7 +241,12 @@ def test_an_error_on_two_processes_is_said_once(config_file, tmp_path, late):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+    ("number", "status"),
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, whole, number, status):
     path = config_file(train_feeder_args={"pause": 0.02})
@@ -260,7 +265,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(config_file, tmp_path, whole
     assert not list(work.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_the_whole_job_with_loading_workers_saves_and_leaves_within_seconds(
     config_file, tmp_path, number, status
 ):

@@ -119,7 +119,9 @@ def test_weights_of_another_model_are_refused(made_up, tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_in_shares_goes_on_to_the_same_end(
     made_up, tmp_path, monkeypatch, number
 ):

@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["views", "subjects"])
+@pytest.mark.parametrize("kind", ["views", pytest.param("subjects", marks=pytest.mark.slow)])
 def test_choosing_needs_no_file_of_the_test_view(folder, capsys, kind, monkeypatch):
     root = folder / "sequences"
     write_ucla(root, views=(1, 2), subjects=(1, 5))

@@ -93,6 +93,7 @@ def test_onnx(
     check(model, run, batches[:count])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_compiled_steps_are_the_same(head: str, fast: bool) -> None:
     model, (x, *_) = build(head, fast)

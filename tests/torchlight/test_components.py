@@ -235,7 +235,7 @@ def test_nothing_is_said_of_what_is_as_published():
     assert used(Config(**LEAST)) == []
 
 
-@pytest.mark.parametrize("averaging", ["ema", "swa"])
+@pytest.mark.parametrize("averaging", [pytest.param("ema", marks=pytest.mark.slow), "swa"])
 def test_a_run_that_stops_anywhere_goes_on_to_the_bit(averaging, trained, monkeypatch):
     args = {"averaging_args": {}} if averaging == "swa" else {}
     keys = {**FULL, "averaging": averaging, **args}
