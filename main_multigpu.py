@@ -6,6 +6,7 @@ torchrun --nproc_per_node=4 main_multigpu.py --config ...
 python main_multigpu.py --config W/koopman.yaml --work-dir W --phase test --weights W/best.pt
 python main_multigpu.py --config config/ucla/koopman.yaml --phase summary   (or --dry-run)
 python main_multigpu.py --config ... --work-dir W --seeds 1 2 3 --streams joint bone
+python main_multigpu.py --phase predict --weights W/best.pt --input FILE_OR_FOLDER
 python main_multigpu.py --phase package --weights W/best.pt --out DIR   (--phase package --help)
 """
 
@@ -33,7 +34,7 @@ from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
-TOOLS = {name: f"koopman_pooling.{name}.main" for name in ("package",)}
+TOOLS = {name: f"koopman_pooling.{name}.main" for name in ("package", "predict")}
 """Other phases than training and testing: the function of a wing that takes the command line."""
 SEVERAL = dict.fromkeys(("--seeds", "--streams"), "koopman_pooling.several.run_each")
 """Flags that ask for several runs: the function also takes ``main``, which it calls for each."""

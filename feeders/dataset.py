@@ -127,7 +127,7 @@ class SkeletonDataset:
         joints = self.source.clip(0)
         return {
             "skeleton": asdict(self.skeleton),
-            "channels": len(joints),
+            "channels": getattr(self.source, "channels", "xyz"[: len(joints)]),
             "kept_as": joints.dtype.name,
             "axes": "CTVM" if joints.flags.c_contiguous else "TMVC",  # which decide sums' last bits
             "transforms": [spelled_out(t) for t in (*self.from_raw, *self.transforms)],

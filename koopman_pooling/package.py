@@ -92,8 +92,8 @@ def _readme(name: str, weights: dict[str, Tensor], card: Card) -> str:
     accuracy = made.get("accuracy")
     rows = {
         "model": f"`{card.model}`, {numbers:,} numbers",
-        "takes": f"clips (T, {skeleton['num_point']}, {shape['channels']}) of any length: frames, "
-        f"joints of `{skeleton['name']}`, coordinates",
+        "takes": f"clips (T, {skeleton['num_point']}, {len(shape['channels'])}) of any length: "
+        f"frames, joints of `{skeleton['name']}`, coordinates",
         "streams": ", ".join(streams),
         "classes": len(classes) or card.model_args.get("num_class", ""),
         "accuracy": f"{100 * accuracy:.2f} % ({made.get('accuracy_on')})" if accuracy else "",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data.errors import DataError
 from data.own import skeleton_of
 from feeders.dataset import ArraySource, SkeletonDataset
-from feeders.transforms import HOMES
+from feeders.transforms import HOMES, ToOrigin
 from torchlight.errors import UserError, printable
 from torchlight.registry import with_each_built
 
@@ -27,7 +27,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     skeleton: dict[str, Any]
-    channels: Annotated[int, Field(ge=1, le=8)]
+    channels: Annotated[str, Field(min_length=1, max_length=8)]
     kept_as: Literal["float32", "float64"]
     axes: Literal["CTVM", "TMVC"]
     transforms: list[dict[str, Any]]
@@ -45,7 +45,10 @@ class ClipReader:
         allowed: packages that names of transforms and streams may lead into.
 
     Attributes:
-        skeleton: whose joints. channels: C of a clip. looks: how often a clip is seen.
+        skeleton: whose joints. channels: C of a clip. kind: what they are: "xyz", "xy", or "xys"
+            with a score. looks: how often a clip is seen.
+        windows: in frames, of the transforms that have one. raw_ntu: clips are prepared as NTU
+            RGB+D is.
 
     Raises:
         UserError: the content is none of a dataset's, or names what cannot be built.
@@ -62,23 +65,31 @@ class ClipReader:
             _check_part(f"{where}: preprocessing: {printable(part.get('name'))}", part)
         parts = with_each_built(f"{where}: preprocessing", parts, HOMES, ("feeders", *allowed))
         self._facts, self._parts = facts, parts
-        self.channels, self.looks = facts.channels, facts.repeat
+        self.kind, self.channels, self.looks = facts.channels, len(facts.channels), facts.repeat
+        steps = parts["transforms"]
+        self.windows = [step.window for step in steps if hasattr(step, "window")]
+        self.raw_ntu = any(isinstance(step, ToOrigin) for step in steps)
 
     def dataset(
         self,
         clips: Sequence[Clip],
         labels: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
     ) -> SkeletonDataset:
         """The clips, in the order given, each seen ``looks`` times.
+
+        Args:
+            names: of the clips, for messages.
 
         Raises:
             DataError: one is no clip of this skeleton.
         """
-        arrays = [self._clip(clip, f"clip {number}") for number, clip in enumerate(clips)]
+        names = [f"clip {number}" for number in range(len(clips))] if names is None else names
+        arrays = [self._clip(clip, name) for clip, name in zip(clips, names, strict=True)]
         source = ArraySource(
             self.skeleton,
-            [f"clip {number}" for number in range(len(arrays))],
+            names,
             [0] * len(arrays) if labels is None else labels,
             [-1] * len(arrays),
             arrays,

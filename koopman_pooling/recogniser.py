@@ -1,7 +1,7 @@
 """A trained model that takes clips as people have them and answers in names of classes."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from koopman_pooling.preprocessing import Clip, ClipReader
 from model.matching import RCOND, Match
 from model.oneshot import Evaluator
 from torchlight.card import Card
+from torchlight.errors import UserError, printable
 from torchlight.evaluation import Logits
 from torchlight.registry import plug
 
@@ -43,20 +44,21 @@ class Prediction:
     @property
     def label(self) -> str:
         """The likeliest class."""
-        return self.class_names[int(self.scores.argmax())]
+        return self.top(1)[0][0]
 
     @property
     def probability(self) -> float:
         """Of the likeliest class."""
-        return float(self.probabilities.max())
+        return self.top(1)[0][1]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k likeliest classes and their probabilities, the likeliest first."""
-        order = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.class_names[i], float(self.probabilities[i])) for i in order.tolist()]
+        order, found = np.argsort(-self.scores, kind="stable")[:k], self.probabilities
+        return [(self.class_names[i], float(found[i])) for i in order.tolist()]
 
     def __repr__(self) -> str:
-        return f"Prediction({', '.join(f'{name!r} {p:.3f}' for name, p in self.top(3))})"
+        told = ", ".join(f"{name!r} {p:.3f}" for name, p in self.top(3))
+        return f"{type(self).__name__}({told})"
 
 
 class Recogniser:
@@ -76,11 +78,11 @@ class Recogniser:
 
     Attributes:
         model, card, device: in evaluation mode, on the device.
-        class_names: c of them.
+        class_names: c of them. persons: M of the model's inputs.
         reader: makes the model's inputs of clips.
 
     Raises:
-        UserError: the card does not say how inputs are made.
+        UserError: the card does not say how inputs are made; there is no such device.
     """
 
     def __init__(
@@ -91,15 +93,14 @@ class Recogniser:
         device: str = "auto",
         allowed: Sequence[str] = (),
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = _device(device)
         self.card = card
         self.reader = ClipReader(card.preprocessing, "card", allowed)
         names, count = card.class_names or [], getattr(model, "num_class", 0)
         self.class_names = names if len(names) == count else [str(n) for n in range(count)]
         on_cpu = self.device.type == "cpu"
         self.model: Any = plug("model.cpu.accelerate", wanted=on_cpu)(model.to(self.device).eval())
+        self.persons = int(card.model_args.get("num_person", 1))
         self._scorer: Any = Logits()
 
     def __repr__(self) -> str:
@@ -118,12 +119,21 @@ class Recogniser:
             return self.predict([clips])[0]
         return [Prediction(self.class_names, scores) for scores in self.scores(list(clips))]
 
-    def scores(self, clips: Sequence[Clip]) -> np.ndarray:
-        """Return the logits of clips, float32 (n, c): the mean over the looks at each."""
+    def scores(
+        self, clips: Sequence[Clip], progress: Callable[[int], object] = lambda done: None
+    ) -> np.ndarray:
+        """Return the logits of clips, float32 (n, c): the mean over the looks at each.
+
+        Args:
+            progress: called with the number of looks that a batch had.
+        """
         if not len(clips):
             return np.zeros((0, len(self.class_names)), np.float32)
-        rows = [self._scorer(self.model, inputs) for inputs in self._inputs(clips)]
-        found = torch.cat([row.float().cpu() for row in rows]).numpy()
+        rows = []
+        for inputs in self._inputs(clips):
+            rows.append(self._scorer(self.model, inputs).float().cpu())
+            progress(len(inputs))
+        found = torch.cat(rows).numpy()
         return found.reshape(-1, len(clips), found.shape[1]).mean(axis=0)
 
     def features(self, clips: Clip) -> Any:
@@ -187,12 +197,12 @@ class Recogniser:
         """The model's inputs in batches, while it may compute."""
         dataset = self.reader.dataset(clips)
         count = len(clips) * (looks or self.reader.looks)
-        wanted = self.card.model_args.get("num_person")
         with self._computing():
             for start in range(0, count, BATCH):
                 x, _, _ = dataset.get_batch(range(start, min(start + BATCH, count)))
-                if wanted is not None and x.shape[-1] != wanted:
-                    raise DataError(f"clips of {x.shape[-1]} persons; the model takes {wanted}")
+                if x.shape[-1] != self.persons:
+                    told = f"clips of {x.shape[-1]} persons; the model takes {self.persons}"
+                    raise DataError(told)
                 yield torch.as_tensor(x, dtype=torch.float32).to(self.device)
 
     def _computing(self) -> Any:
@@ -214,6 +224,17 @@ class _Computing:
     def __exit__(self, *error: Any) -> None:
         self._precision.__exit__(*error)
         self._inference.__exit__(*error)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name}: {printable(str(error).splitlines()[0])}") from error
+    return device
 
 
 def _is_one(clips: Clip) -> bool:

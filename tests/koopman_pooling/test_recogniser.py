@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from small_runs import scores_of, train
 from toy_ucla import write_ucla
 
 import main_multigpu
@@ -26,19 +27,6 @@ from torchlight.checkpoint import save_weights
 from torchlight.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SMALL = ["--model-args", "channels=[8]", "stride=[1]", "--num-epoch", "1", "--step", "1"]
-QUICK = ["--num-worker", "0", "--device", "cpu", "--warm-up-epoch", "0", "--save-score", "True"]
-
-
-def train(config, work, *words):
-    argv = ["--config", str(config), "--work-dir", str(work), *SMALL, *QUICK, *map(str, words)]
-    assert main_multigpu.main(argv) == 0
-    return work
-
-
-def scores_of(work):
-    return np.load(work / "epoch1_test_score.npz")["scores"]
 
 
 def clips_of(dataset):
