@@ -34,7 +34,7 @@ from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
-TOOLS = {name: f"koopman_pooling.{name}.main" for name in ("package", "predict")}
+TOOLS = {name: f"koopman_pooling.{name}.main" for name in ("export", "package", "predict")}
 """Other phases than training and testing: the function of a wing that takes the command line."""
 SEVERAL = dict.fromkeys(("--seeds", "--streams"), "koopman_pooling.several.run_each")
 """Flags that ask for several runs: the function also takes ``main``, which it calls for each."""
