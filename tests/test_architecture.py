@@ -33,7 +33,13 @@ WITHOUT_TORCH = (
 """What data uses of the engine, and what that imports."""
 WINGS = (
     *("data.preparation", "data.demo", "data.custom", "data.show"),
-    *("torchlight.checks", "torchlight.fusion", "torchlight.measures", "torchlight.reports"),
+    *(
+        "torchlight.checks",
+        "torchlight.comforts",
+        "torchlight.fusion",
+        "torchlight.measures",
+        "torchlight.reports",
+    ),
     *("torchlight.resilience", "torchlight.compare", "koopman_pooling"),
 )
 PLUGS = ("data/ntu", "data/ntu120", "feeders/feeder_demo.py")

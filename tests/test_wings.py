@@ -103,7 +103,8 @@ def test_without_the_demo(without):
 
 def test_without_resilience_reports_and_measures(without):
     """Training, testing and plain saving of weights do without these wings."""
-    tree, run = without("torchlight/resilience", "torchlight/reports", "torchlight/measures")
+    wings = ("resilience", "reports", "measures", "comforts")
+    tree, run = without(*(f"torchlight/{wing}" for wing in wings))
     trained = run("main_multigpu.py", *SHORT)
     assert trained.returncode == 0, trained.stderr
     found = {path.name for path in (tree / "w").iterdir()}
@@ -121,6 +122,9 @@ def test_without_resilience_reports_and_measures(without):
     measured = run("main_multigpu.py", *SHORT, "--dry-run")
     assert measured.returncode == 2
     assert measured.stderr == "error: --dry-run: the wing torchlight.measures was taken out\n"
+    listed = run("main_multigpu.py", "--config", "list")
+    assert listed.returncode == 2
+    assert "the wing torchlight.comforts was taken out" in listed.stderr
 
 
 def test_own_skeletons_without_the_wing_that_made_them(without):

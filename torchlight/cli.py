@@ -1,5 +1,6 @@
 """How a command ends: status 0, or one line and status 2 for a mistake that the user can mend."""
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -30,11 +31,28 @@ _under_way: list[Callable[..., int]] = []
 
 
 class Parser(terminal.Parser):
-    """One whose errors a command tells as all others."""
+    """One whose errors a command tells as all others, and whose flags a shell can complete."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.add_help:  # it is no part of another
+            told = "bash, zsh or fish: print what makes it complete flags and files"
+            self.add_argument("--completion", action=_Completion, metavar="SHELL", help=told)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong."""
         raise UserError(self.told(message))
+
+
+class _Completion(argparse.Action):
+    """Prints the script of a shell, as ``--help`` does its page."""
+
+    def __call__(self, parser: Any, namespace: Any, shell: Any, option: Any = None) -> None:
+        known = ("bash", "zsh", "fish")
+        if shell not in known:
+            raise UserError(f"--completion: {shell!r} is not one of {', '.join(known)}")
+        print(wing("--completion", "torchlight.comforts.completion")(parser, shell))
+        parser.exit()
 
 
 def tool_asked_for(

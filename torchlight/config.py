@@ -112,7 +112,9 @@ class Config(BaseModel):
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
     work_dir: str = key("./work_dir/temp", "folder for everything the run writes")
-    phase: Literal["train", "test", "summary"] = key("train", "train, test --weights, or summary")
+    phase: Literal["train", "test", "summary"] = key(
+        "train", "train, test (with --weights), summary"
+    )
     seed: NonNegativeInt = key(1, "of weights, sample order and augmentation")
 
     feeder: str = key(..., "dotted name of the dataset class")

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from .cli import Parser
+from .cli import Parser, wing
 from .config import ALSO_CALLED, Arguments, Config, build
 from .distributed import add_launcher_flags, launched_size
 from .errors import UserError
@@ -51,6 +51,19 @@ def parse(
     known = (*get_args(Config.model_fields["phase"].annotation), *phases)
     if flags.get("phase", known[0]) not in known:
         raise UserError(f"--phase: {flags['phase']!r} is not one of {', '.join(known)}")
+    resume = flags.pop("resume", False)
+    config = _laid_over(path, flags)
+    if resume:
+        folder, resolved, when = _last_run(config, path)
+        config = _laid_over(resolved, {**flags, "work_dir": str(folder)})
+        config = config.but(f"--resume last: {folder}, saved at {when}, as {resolved} says")
+    config = _with_named_weights(config, weights)
+    look_beside(config.allow_import, [Path.cwd(), Path(path).resolve().parent])
+    return config, path
+
+
+def _laid_over(path: str, flags: Mapping[str, Any]) -> Config:
+    """The configuration of a YAML with flags laid over it."""
     values, files = read_layers(path)
     retired = [key for key in RETIRED if values.pop(key, None) is not None]
     notes = [f'{files[key]}: key "{key}" is passed over: {RETIRED[key]}' for key in retired]
@@ -66,9 +79,14 @@ def parse(
     if one and launched_size() > 1 and "device" not in by_flag:  # passed over by published code too
         notes.append(f"each process takes a CUDA device of its own, not {config.device} alone")
         config = config.but(device="cuda")
-    config = _with_named_weights(config, weights)
-    look_beside(config.allow_import, [Path.cwd(), Path(path).resolve().parent])
-    return config.but(*notes), path
+    return config.but(*notes)
+
+
+def _last_run(config: Config, path: str) -> tuple[Path, str, str]:
+    if config.phase != "train" or config.overwrite:
+        other = "--overwrite" if config.overwrite else f"--phase {config.phase}"
+        raise UserError(f"--resume last goes on with training, and not with {other}")
+    return wing("--resume", "torchlight.comforts.last_run")(config, path)
 
 
 def _with_named_weights(config: Config, known: Mapping[str, str]) -> Config:
@@ -89,13 +107,17 @@ def _read_flags(argv: Sequence[str] | None, parser: Parser) -> tuple[str, dict[s
         path = expanded(words["config"])
     except ValueError as error:
         raise UserError(f"--config: {error}") from error
+    if path == "list" and not os.path.exists(path):
+        print(wing("--config list", "torchlight.comforts.listed")(configurations()))
+        raise SystemExit(0)
     if not os.path.isfile(path):
         near = [*configurations(), *Path(path).parent.glob("*.yaml"), *Path(path).glob("*.yaml")]
         raise UserError(
             f"{path}: no such file{nearest(path, map(str, near))}; --config list names those that "
             f"are here"
         )
-    return path, {key: value for key, value in words.items() if key in Config.model_fields}
+    keys = (*Config.model_fields, "resume")
+    return path, {key: value for key, value in words.items() if key in keys}
 
 
 def configurations() -> list[Path]:
@@ -110,10 +132,14 @@ def _parser(
     usage = "%(prog)s --config FILE [--KEY VALUE ...]"
     also = {flag_of(name): flag_of(key) for name, key in ALSO_CALLED.items()}
     parser = Parser(usage=usage, description=description, parents=parents, also=also)
-    parser.add_argument("--config", metavar="FILE", help="YAML configuration")
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration; list: which are here")
+    told = "go on with the newest run of this configuration, wherever it is, as it was begun"
+    parser.add_argument("--resume", choices=["last"], help=told)
+    parser.values["config"] = [str(path) for path in configurations()]
     add_launcher_flags(parser)
     for name, known in Config.model_fields.items():
-        kind, more = _kind(known.annotation), phases if name == "phase" else ()
+        kind, more = _kind(known.annotation), tuple(phases) if name == "phase" else ()
+        parser.values[name] = [*_choices(known), *more]
         nargs: Any = {"list": "*", "dict": "+", "bool": "?"}.get(kind)
         parser.add_argument(
             flag_of(name),
@@ -122,7 +148,7 @@ def _parser(
             const="true" if kind == "bool" else None,
             default=argparse.SUPPRESS,
             metavar="KEY=VALUE" if kind == "dict" else name.upper(),
-            help=", ".join((_help(known), *more)).replace("%", "%%"),
+            help=_help(known, *more).replace("%", "%%"),
         )
     return parser
 
@@ -132,17 +158,22 @@ def flag_of(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _help(known: FieldInfo) -> str:
+def _help(known: FieldInfo, *more: str) -> str:
     """What a setting is, what it may be, and in brackets what it is where nothing is said."""
-    branches = [known.annotation, *getattr(known.annotation, "__args__", ())]
-    choices = [str(c) for b in branches if get_origin(b) is Literal for c in b.__args__]
-    text, default = str(known.description), known.default
+    choices = _choices(known)
+    text, default = ", ".join([str(known.description), *more]), known.default
     if choices and not all(choice in text for choice in choices):
         text += f": {', '.join(choices)}"
     if known.is_required():
         return f"{text} (required)"
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
     return text if default in (None, [], {}) else f"{text} [{shown}]"
+
+
+def _choices(known: FieldInfo) -> list[str]:
+    """The words that a setting may be, if they are few."""
+    branches = [known.annotation, *getattr(known.annotation, "__args__", ())]
+    return [str(c) for b in branches if get_origin(b) is Literal for c in b.__args__]
 
 
 def _kind(annotation: Any) -> str:

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 from .files import reason
+from .terminal import GREEN, painted
 
 NAME = "torchlight"
+NEW_BEST = "(best so far)"
+"""How the line of an epoch says it."""
 
 
 def start_logging(is_main: bool, file: Path | None) -> logging.Logger:
@@ -32,7 +35,11 @@ def start_logging(is_main: bool, file: Path | None) -> logging.Logger:
 
 
 class _Terminal(logging.StreamHandler):
-    """A terminal that has been closed does not end the run."""
+    """A terminal that has been closed does not end the run; on an open one a new best is green."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with a colour where there are any."""
+        return super().format(record).replace(NEW_BEST, painted(NEW_BEST, GREEN, self.stream))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing: there is nobody to say it to."""

@@ -11,6 +11,7 @@ import torch
 
 from .callbacks import Run
 from .components import used
+from .log import NEW_BEST
 from .numerics import precision_notes
 
 
@@ -76,7 +77,7 @@ def epoch_line(run: Run, seconds: float, waited: float) -> str:
     epoch = run.state.epoch
     scored = ""
     if f"{chooser}/loss" in line:
-        best = " (best so far)" if run.state.best_epoch == epoch else ""
+        best = f" {NEW_BEST}" if run.state.best_epoch == epoch else ""
         scored = (
             f", {chooser} loss {line[f'{chooser}/loss']:.4f} "
             f"accuracy {100 * line[f'{chooser}/accuracy']:.2f} %{best}"

@@ -65,13 +65,14 @@ class Parser(argparse.ArgumentParser):
     """Prints a description as it is written; a wrong command line is one line, as elsewhere.
 
     Attributes:
-        also: what others call its flags.
+        also: what others call its flags. values: what a flag takes, where that is known.
     """
 
     def __init__(self, *, also: Mapping[str, str] | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
         self.also = also
+        self.values: dict[str, list[str]] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; flags may be spelled with underscores."""

@@ -212,7 +212,8 @@ class Trainer(Run):
                 state.step, state.global_step = state.step + 1, state.global_step + 1
                 for callback in self.callbacks:
                     callback.after_step(self)
-                bar.update()
+                if bar.update():  # it is shown, some times a second
+                    bar.set_postfix(loss=float(self.loss), rate=self.rate, refresh=False)
         samples = (self.steps - first) * self.plan.step_size
         speed = samples / max(time.monotonic() - started, 1e-9)
         means = state.metrics.means(self.world) | {"samples_per_second": speed}
