@@ -82,6 +82,9 @@ def test_without_the_engine_the_preparation_and_the_fusion(without):
     assert tested.returncode == 0, tested.stderr
     assert {"epoch1_test_score.npz", "epoch1_test_score.pkl"} <= set(os.listdir(tree / "scored"))
     assert "torchlight.fusion" in run("ensemble.py", "--scores", "scored").stderr
+    predicted = run("main_multigpu.py", "--phase", "predict", "--weights", "w/best.pt")
+    assert "--phase predict: the wing koopman_pooling" in predicted.stderr
+    assert (predicted.returncode, predicted.stderr.count("\n")) == (2, 1)
 
 
 def test_without_the_demo(without):

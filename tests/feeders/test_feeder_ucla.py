@@ -213,7 +213,7 @@ def test_window_and_published_switches(make):
         ({"label_path": "train", "split": "test"}, "disagree"),
         ({"data_path": "velocity"}, "data_path: 'velocity' is not one of 'joint', 'bone'"),
         ({"data_path": "bone", "streams": "joint"}, "leave out data_path"),
-        ({"streams": ["joint", "speed"]}, "streams: 'speed' is none of joint"),
+        ({"streams": ["joint", "speed"]}, "streams: 'speed' is not one of joint"),
         ({"views": [3]}, r"views: \[3\] are not views of the train split, \[1, 2\]"),
         ({"views": []}, r"views: \[\] are not views"),
         ({"only_transforms": True}, "only_transforms: there are none"),
