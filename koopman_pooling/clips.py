@@ -26,6 +26,7 @@ from torchlight.card import Card, read_card, with_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.config import Config, bind
 from torchlight.contract import with_data
+from torchlight.errors import UserError
 from torchlight.flags import parse
 from torchlight.holdout import open_splits
 from torchlight.registry import (
@@ -109,14 +110,17 @@ def _of_config(config: Config, path: Path) -> Subject:
         return feeder.build(with_each_built(key, given, HOMES, allowed))
 
     sets = open_splits(config, build, feeder.parameters)
-    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=True)
-    config = with_data(config, target, sets, card)
+    matched = hasattr(sets["test"], "exemplars")  # of classes that the model has no logits for
+    if matched and config.phase == "train":
+        raise UserError("--quantize: accuracy is measured, but the test split has other classes")
+    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=not matched)
+    config = with_data(config, target, sets, card, matched=matched)
     given = with_parts("model_args", target, config.model_args, ALIASES, allowed, config.named)
     model = target.build(given)
     apply_weights(model, entries, str(path), config.ignore_weights)
     for note in config.notes:
         print(f"note: {note}", file=sys.stderr)
-    names = getattr(sets["test"], "class_names", None) or card.class_names
+    names = card.class_names or (None if matched else getattr(sets["test"], "class_names", None))
     card = card.but(class_names=names and list(names), model=card.model or target.path)
     return Subject(model, card, sets["test"], sets.get("train"), "clips of the test split")
 

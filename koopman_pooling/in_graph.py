@@ -68,6 +68,7 @@ class Prepared(nn.Module):
     def forward(self, joints: Tensor, frames: Tensor | None = None) -> Any:
         """What the model makes of joints (N, M, T, V, C)."""
         x = joints.permute(0, 4, 2, 3, 1)
+        x = torch.where(x.isfinite().all(1, keepdim=True), x, 0.0)  # as of a clip in memory
         if frames is None:
             frames = torch.full_like(x[:, 0, 0, 0, 0], x.shape[2], dtype=torch.int64)
         for step, transform in self.steps:

@@ -107,6 +107,7 @@ def ragged(transforms):
     for transform in transforms:
         prepared = [transform(clip, random) for clip in prepared]
     wanted = fused(np.stack(prepared), STREAMS, bone_parents(NTU))
+    joints[1, 0, 9, 4, 1] = joints[2, :, 14] = np.nan  # a joint that is zero, and padding
     graph = Prepared(torch.nn.Identity(), transforms, list(STREAMS), bone_parents(NTU))
     return graph, (torch.from_numpy(joints), torch.tensor([3, 30, 12, 1, 5])), wanted
 
