@@ -34,7 +34,8 @@ from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
-TOOLS = {name: f"koopman_pooling.{name}.main" for name in ("export", "package", "predict")}
+_PHASES = ("export", "package", "predict", "report")
+TOOLS = {name: f"koopman_pooling.{name}.main" for name in _PHASES}
 """Other phases than training and testing: the function of a wing that takes the command line."""
 SEVERAL = dict.fromkeys(("--seeds", "--streams"), "koopman_pooling.several.run_each")
 """Flags that ask for several runs: the function also takes ``main``, which it calls for each."""
@@ -89,8 +90,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     if measure is not None:
         return measure(trainer, batch=config.dry_run)
     trainer.callbacks.append(Curves(loggers))
-    for wing in ("reports", "resilience"):
-        trainer = plug(f"torchlight.{wing}.attach")(trainer)
+    for wing in ("torchlight.reports", "koopman_pooling.report", "torchlight.resilience"):
+        trainer = plug(f"{wing}.attach")(trainer)
     trainer.fit() if config.phase == "train" else trainer.test()
     return 0
 

@@ -1,5 +1,7 @@
 """Lines of a run's log: its head, and one for each epoch."""
 
+import contextlib
+import os
 import platform
 import shlex
 import sys
@@ -24,6 +26,7 @@ def head(run: Run) -> Iterator[str]:
         f"numpy {np.__version__}; {world.size} x {world.device.type}, "
         f"{torch.get_num_threads()} threads each; amp {config.amp}; seed {config.seed}"
     )
+    yield f"machine: {machine(world.device)}"
     kinds = {"train": "training", "val": "held-out", "test": "test"}
     sizes = [f"{len(run.sets[k])} {word} samples" for k, word in kinds.items() if k in run.sets]
     told = ", ".join(f"{key} {_shown(value)}" for key, value in card.data.items())
@@ -61,6 +64,17 @@ def _batch(run: Run) -> Iterator[str]:
             f"note: the run began on {run.began_on} processes, and {size} cannot share "
             f"out a step's {plan.count} batches evenly: some wait for others"
         )
+
+
+def machine(device: torch.device) -> str:
+    """The processor, its cores and the system; of CUDA the device before."""
+    text = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        text = file.read()
+    names = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")]
+    processor = (names or [platform.processor() or platform.machine()])[0].strip()
+    told = f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    return f"{torch.cuda.get_device_name(device)}; {told}" if device.type == "cuda" else told
 
 
 def _shown(value: Any) -> str:

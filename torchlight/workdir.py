@@ -28,7 +28,8 @@ ARTEFACTS = (
     "runs/events.out.tfevents.*",
     "runs/*/events.out.tfevents.*",
     *(f"*_{kind}" for kind in ("each_class_acc.csv", "confusion.csv", "confusion.png")),
-    *(f"*_{kind}" for kind in ("wrong.txt", "score.pkl", "score.npz")),
+    *(f"*_{kind}" for kind in ("wrong.txt", "embedding.csv", "score.pkl", "score.npz")),
+    "report.html",
 )
 """What a run writes, and all that ``--overwrite`` deletes (and the configuration's copy)."""
 

@@ -28,9 +28,14 @@ def save_strip(path: Path, clip: Poses, *, frames: int = 8, numbers: bool = Fals
     Raises:
         OSError: the file cannot be written.
     """
+    _save(path, strip(clip, frames=frames, numbers=numbers))
+
+
+def strip(clip: Poses, *, frames: int = 8, numbers: bool = False) -> Figure:
+    """What ``save_strip`` saves."""
     chosen = _spread(clip, frames)
     rows = [("" if row else clip.title, clip, view, chosen) for row, view in enumerate(clip.views)]
-    _save(path, _rows(rows, numbers))
+    return _rows(rows, numbers)
 
 
 def save_page(path: Path, clips: Sequence[Poses], *, frames: int = 8) -> None:
@@ -89,7 +94,7 @@ def _rows(rows: Sequence[Row], numbers: bool) -> Figure:
             cells.append((clip, frame, view, column, caption, top))
         top -= 1 + _GAP
     _draw(axes, cells, numbers)
-    for place, (word, colour) in enumerate(reversed(_legend(rows[0][1]))):
+    for place, (word, colour) in enumerate(reversed(legend(rows[0][1]))):
         axes.text(
             columns - 0.1 - 0.4 * place, 0.06 - height, word, color=colour, fontsize=8, ha="right"
         )
@@ -139,7 +144,8 @@ def colour_of(clip: Poses, bone: tuple[int, int], person: int) -> str:
     return SIDES.get(names[bone[0]].split()[0] if names else "", SIDES[""])
 
 
-def _legend(clip: Poses) -> list[tuple[str, str]]:
+def legend(clip: Poses) -> list[tuple[str, str]]:
+    """What the colours stand for."""
     persons = clip.points.shape[1]
     if persons > 1:
         return [(f"person {i + 1}", colour) for i, colour in enumerate(PERSONS[:persons])]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.show.drawing import colour_of
+from data.show.drawing import colour_of, legend
 from data.show.poses import Poses
 from torchlight.files import atomic_write
 
@@ -29,7 +29,9 @@ def save_html(path: Path, clip: Poses, *, rate: float = 30.0) -> None:
         "rate": rate,
     }
     title = html.escape(clip.title or path.stem)
-    text = _PAGE.replace("TITLE", title).replace("CONTENT", _script_safe(json.dumps(content)))
+    words = (f'<b style="color:{colour}">{word}</b>' for word, colour in legend(clip))
+    text = _PAGE.replace("CONTENT", _script_safe(json.dumps(content)))
+    text = text.replace("LEGEND", " ".join(words)).replace("TITLE", title)
     with atomic_write(path) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
 
@@ -47,16 +49,19 @@ _PAGE = """<!doctype html>
 body { margin: 1rem auto; max-width: 44rem; padding: 0 1rem; font: 16px system-ui, sans-serif;
   color: var(--ink); background: var(--paper) }
 h1 { font-size: 1.1rem; overflow-wrap: anywhere }
+@media (prefers-color-scheme: dark) { canvas, b { filter: brightness(1.35) } }
+button { min-height: 2.2rem; padding: 0 .9rem; font: inherit }
+label { padding: .3rem 0 }
 canvas { width: 100%; border: 1px solid var(--line); border-radius: 6px; touch-action: pan-y }
 p { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
 input[type=range] { flex: 1; min-width: 8rem }
 </style></head><body>
-<h1>TITLE</h1><canvas id="view"></canvas>
+<h1>TITLE</h1><canvas id="view" role="img" aria-label="TITLE"></canvas>
 <p><button id="play">Pause</button><input id="frame" type="range" min="0" value="0"
   aria-label="Frame"><output id="number"></output></p>
 <p id="turns"><button data-turn="0">Front</button><button data-turn="-1.5708">Side</button>
   <span>or drag the picture to turn it</span></p>
-<p><label><input id="numbers" type="checkbox"> joint numbers</label></p>
+<p><label><input id="numbers" type="checkbox"> joint numbers</label> LEGEND</p>
 <script>
 const clip = CONTENT;
 const get = id => document.getElementById(id), view = get("view"), pen = view.getContext("2d");
@@ -106,6 +111,7 @@ view.onpointerdown = e => { drag = [e.clientX, turn]; view.setPointerCapture(e.p
 view.onpointermove = e => { if (drag && solid) {
   turn = drag[1] + (drag[0] - e.clientX) / 150; draw(); } };
 view.onpointerup = view.onpointercancel = () => drag = null;
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) play(false);
 window.onresize = draw; draw(); requestAnimationFrame(step);
 </script></body></html>
 """

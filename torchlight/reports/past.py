@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from torchlight.card import Card, read_card
-from torchlight.config import RESOLVED
+from torchlight.config import RESOLVED, Config
 from torchlight.errors import UserError
 from torchlight.layers import read_yaml
 from torchlight.untrusted import read_bounded
+from torchlight.values import fitted, meaning
 
 _LARGEST_FILE = 1 << 26  # bytes; a year of log lines
 STEMS = {"last_test": "last epoch", "best_test": "best epoch", "epoch1_test": "test"}
@@ -111,6 +112,24 @@ class PastRun:
         except ValueError:  # a quotation mark is missing
             return []
 
+    def said(self, beginning: str) -> str:
+        """The last line of the log that begins so, without it where it ends in a colon."""
+        found = re.findall(_STAMP + re.escape(beginning) + "(.*)$", self.log, re.M)
+        kept = "" if beginning.endswith(": ") else beginning
+        return kept + found[-1] if found else ""
+
+    @property
+    def shown(self) -> Evaluated | None:
+        """The evaluation to be told in detail: of the last epoch, which the test split has not
+        chosen; of the best one where held-out samples chose it; of a test that came later."""
+        honest = "held out" in self.chosen_on
+        order = ("best_test", "last_test") if honest else ("last_test", "best_test")
+        found = [self.evaluations[stem] for stem in order if stem in self.evaluations]
+        test = self.evaluations.get("epoch1_test")
+        if test and (not found or _age(self.folder, test) > _age(self.folder, found[0])):
+            return test
+        return found[0] if found else None
+
     @property
     def chosen_on(self) -> str:
         """What the best epoch was chosen on, in words."""
@@ -133,9 +152,9 @@ def read_run(folder: Path) -> PastRun:
     """
     if not is_run(folder):
         raise UserError(f"{folder}: no run in it (neither a resolved configuration nor log.txt)")
-    file, log, missing = _resolved(folder), _text(folder / "log.txt"), list[str]()
+    file, log, missing = _resolved(folder), text_of(folder / "log.txt"), list[str]()
     try:
-        config = {} if file is None else read_yaml(file)
+        config = {} if file is None else typed(read_yaml(file))
     except UserError:
         config = {}
     epochs = _epochs_of_log(log) or _epochs_of_points(_rows(folder))
@@ -166,6 +185,15 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read from a YAML, as the configuration's types mean it."""
+    known = Config.model_fields
+    return {
+        key: fitted(known[key].annotation, value) if key in known else meaning(value)
+        for key, value in values.items()
+    }
+
+
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested settings as one mapping of dotted keys."""
     found: dict[str, Any] = {}
@@ -175,13 +203,18 @@ def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
+def _age(folder: Path, found: Evaluated) -> float:
+    return (folder / f"{found.stem}_confusion.csv").stat().st_mtime
+
+
 def _resolved(folder: Path) -> Path | None:
     """The resolved configuration; the latest of several."""
-    there = [p for p in folder.glob("*.yaml") if _text(p).startswith(RESOLVED[:30])]
+    there = [p for p in folder.glob("*.yaml") if text_of(p).startswith(RESOLVED[:30])]
     return max(there, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a file; "" where there is none that can be read."""
     try:
         return read_bounded(path, _LARGEST_FILE).decode("utf-8", "replace")
     except OSError:
@@ -228,7 +261,7 @@ def _epochs_of_points(points: Iterable[Point]) -> dict[int, dict[str, float]]:
 
 
 def _rows(folder: Path) -> Iterator[Point]:
-    for row in csv.reader(io.StringIO(_text(folder / "curves.csv"), newline="")):
+    for row in csv.reader(io.StringIO(text_of(folder / "curves.csv"), newline="")):
         if len(row) == 3 and row[0].isdigit():
             yield int(row[0]), row[1], _number(row[2])
 
@@ -250,13 +283,13 @@ def _events(folder: Path) -> Iterator[Point]:
 
 def _evaluated(folder: Path, stem: str, title: str) -> Evaluated | None:
     """An evaluation by its confusions; None where there are none."""
-    rows = list(csv.reader(io.StringIO(_text(folder / f"{stem}_confusion.csv"), newline="")))
+    rows = list(csv.reader(io.StringIO(text_of(folder / f"{stem}_confusion.csv"), newline="")))
     try:
         matrix = np.array([[int(cell) for cell in row[1:]] for row in rows[1:]])
     except ValueError:
         return None
     if not rows or matrix.shape != (len(rows[0]) - 1, len(rows[0]) - 1) or not len(matrix):
         return None
-    lines = [line.split("\t") for line in _text(folder / f"{stem}_wrong.txt").splitlines()[1:]]
+    lines = [line.split("\t") for line in text_of(folder / f"{stem}_wrong.txt").splitlines()[1:]]
     wrong = [(words[0], words[1], words[2]) for words in lines if len(words) == 3]
     return Evaluated(stem, rows[0][1:], matrix, wrong, title)

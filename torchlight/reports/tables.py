@@ -151,7 +151,7 @@ def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
         csv.writer(file).writerows(rows)
 
 
-def confusion_picture(matrix: np.ndarray, classes: Sequence[str], dpi: int = 110) -> Any:
+def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> Any:
     """Draw the matrix, each row as fractions of its class; return matplotlib's canvas."""
     # Imported here: it takes most of a second, and training does not need it before this point.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -160,7 +160,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], dpi: int = 110
 
     size = len(matrix)
     side = min(max(0.17 * size + 3.0, 6.0), 40.0)
-    figure = Figure(figsize=(side + 1.0, side), dpi=dpi, layout="constrained")
+    figure = Figure(figsize=(side + 1.0, side), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     # The square root makes a confusion of a few per cent visible beside a full diagonal.

@@ -1,0 +1,387 @@
+"""``report.html``: what a run learnt, on one page that needs no other file and no network.
+
+All of it is read from the work dir, of earlier versions too; what is not there, the page says.
+"""
+
+import csv
+import html
+import io
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from torchlight.config import BASE, Config
+from torchlight.errors import UserError, printable
+from torchlight.files import atomic_write
+from torchlight.layers import read_layers, read_yaml
+from torchlight.reports import charts
+from torchlight.reports.past import (
+    STEMS,
+    Evaluated,
+    PastRun,
+    flat,
+    read_run,
+    text_of,
+    typed,
+    wilson,
+)
+
+PAGE = "report.html"
+_WORST = 10  # confusions listed
+_NAMED = 6  # samples named for each
+_MOST_POINTS = 1000  # of an embedding: some two seconds
+_SUPPRESSED = {"work_dir", "phase"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is below it, as HTML."""
+
+    title: str
+    body: str
+
+
+Sections = Callable[[PastRun, Evaluated], Iterable[Section]]
+"""What an application adds; an error is told on the page."""
+
+
+def write_page(folder: Path, more: Sequence[Sections] = ()) -> Path:
+    """Write the page of the run in ``folder``, whole or not at all; return its path.
+
+    Raises:
+        UserError: there is no run.
+        OSError: the page cannot be written.
+    """
+    run = read_run(folder)
+    missing, found = list(run.missing), run.shown
+    sections = [Section("Accuracy", _accuracies(run))] if run.evaluations else list[Section]()
+
+    def add(title: str, made: Callable[[], Iterable[Section]]) -> None:
+        try:
+            sections.extend(section for section in made() if section.body)
+        except Exception as error:  # of a damaged file, or somebody's class: no reason to stop
+            missing.append(f"{title} ({type(error).__name__}: {printable(error)})")
+
+    add("the curves", lambda: [Section("Curves", _curves(run))])
+    if found is not None:
+        add("the confusions", lambda: [Section("Confusions", _confusions(found))])
+        for one in more:
+            add("a section", partial(one, run, found))
+        add("the embedding", lambda: [Section("The test split as the model sees it",
+                                               _embedding(folder, found, missing))])  # fmt: skip
+    add("the configuration", lambda: [Section("Configuration", _configuration(run))])
+    add("the environment", lambda: [Section("Environment", _environment(run))])
+    add("the commands", lambda: [Section("To repeat it", _commands(run))])
+    if missing:
+        told = "".join(f"<li>{escape(line)}</li>" for line in missing)
+        sections.append(Section("What is missing here", f"<ul>{told}</ul>"))
+    path = folder / PAGE
+    with atomic_write(path) as temporary:
+        temporary.write_text(_whole(run, found, sections), encoding="utf-8")
+    return path
+
+
+def escape(text: object) -> str:
+    """Text from a file, safe in HTML, and without characters that show nothing."""
+    plain = "".join(c if c.isprintable() else " " for c in str(text))
+    return html.escape(plain)
+
+
+def table(rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = ()) -> str:
+    """Rows, of which the first is the heading, as a table that scrolls within its box.
+
+    Args:
+        numbers: columns that are set flush right.
+    """
+    kinds = dict.fromkeys(numbers, ' class="number"')
+    lines = []
+    for place, row in enumerate(rows):
+        tag = "td" if place else "th"
+        cells = (
+            f"<{tag}{kinds.get(i, '')}>{cell if isinstance(cell, Raw) else escape(cell)}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll" tabindex="0"><table>{"".join(lines)}</table></div>'
+
+
+class Raw(str):
+    """HTML that is not to be escaped again."""
+
+
+def _accuracies(run: PastRun) -> str:
+    rows: list[list[object]] = [["weights", "top-1", "95 % interval", "right", "chosen on"]]
+    for stem, found in run.evaluations.items():
+        low, high = wilson(*found.counts)
+        right, total = found.counts
+        chosen = {"best_test": run.chosen_on, "last_test": "nothing"}.get(
+            stem, "see the run of these weights"
+        )
+        name = found.title.partition(": top-")[0] or STEMS[stem]
+        interval = f"{100 * low:.2f} to {100 * high:.2f} %"
+        rows.append(
+            [name, f"{100 * found.accuracy:.2f} %", interval, f"{right} of {total}", chosen]
+        )
+    note = (
+        "The interval is Wilson's, for the sampling of the test split alone: it does not tell how "
+        "much runs of other seeds differ."
+    )
+    if "best_test" in run.evaluations and run.chosen_on == "the test split":
+        note += (
+            " The test split chose the best epoch, as is published practice: its accuracy is too "
+            "high. That of the last epoch was chosen by nothing."
+        )
+    return table(rows, numbers=(1, 2, 3)) + f"<p>{note}</p>"
+
+
+def _curves(run: PastRun) -> str:
+    wanted = (("loss", "Loss"), ("accuracy", "Accuracy, per cent"), ("learning_rate", "Rate"))
+    drawn = "".join(charts.curve(run.epochs, what, title) for what, title in wanted)
+    return f'<div class="row">{drawn}</div>' if drawn else ""
+
+
+def _confusions(found: Evaluated) -> str:
+    rows: list[list[object]] = [["true", "taken for", "times", "of its class", "samples"]]
+    totals = found.matrix.sum(axis=1)
+    for true, taken, count in worst(found, _WORST):
+        names = [n for n, t, p in found.wrong if (t, p) == (found.classes[true],
+                                                            found.classes[taken])]  # fmt: skip
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        rows.append([found.classes[true], found.classes[taken], count,
+                     f"{100 * count / totals[true]:.0f} %",
+                     ", ".join(names[:_NAMED]) + more])  # fmt: skip
+    listed = table(rows, numbers=(2, 3)) if len(rows) > 1 else "<p>Nothing was confused.</p>"
+    told = f"<p>Of the {STEMS[found.stem]}. Rows are true classes, columns predicted ones.</p>"
+    matrix, each = charts.confusions(found), charts.bars(found)
+    if len(found.classes) <= charts.FEW:
+        both = f'<div class="row">{matrix}{each}</div>'
+    else:
+        both = f"{matrix}<details><summary>Accuracy of each class</summary>{each}</details>"
+    return f"{told}{both}<h3>Most often confused</h3>{listed}"
+
+
+def worst(found: Evaluated, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent confusions: true class, predicted class, how often."""
+    wrong = found.matrix - np.diag(np.diag(found.matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(int(i), int(j), int(wrong[i, j])) for i, j in cells if wrong[i, j]]
+
+
+# -- the embedding --------------------------------------------------------------------------------
+
+
+def write_embedding(folder: Path, stem: str, scores: np.ndarray, rows: Sequence[list[str]]) -> None:
+    """Write ``<stem>_embedding.csv``: where samples lie in the plane.
+
+    By t-SNE of the scores (n, c), of at most 1,000 samples, evenly chosen; of few by their
+    principal components.
+
+    Args:
+        rows: name, true and predicted class of the n samples.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    chosen = np.linspace(0, len(scores) - 1, min(len(scores), _MOST_POINTS)).round().astype(int)
+    x = scores[chosen].astype(np.float64)
+    x = (x - x.mean(axis=0)) / (x.std() or 1.0)
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
+    components = (u * s)[:, :30]
+    if len(x) > 60:
+        from sklearn.manifold import TSNE  # a second
+
+        tsne = TSNE(init="pca", random_state=0, max_iter=300, perplexity=20)
+        plane = tsne.fit_transform(components)
+    else:
+        plane = np.pad(components, ((0, 0), (0, 2)))[:, :2]
+    lines = [["sample", "true", "predicted", "x", "y"]]
+    lines += [[*rows[i], f"{a:.3f}", f"{b:.3f}"] for i, (a, b) in zip(chosen, plane, strict=True)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    with atomic_write(folder / f"{stem}_embedding.csv") as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _embedding(folder: Path, found: Evaluated, missing: list[str]) -> str:
+    text = text_of(folder / f"{found.stem}_embedding.csv")
+    lines = [row for row in csv.reader(io.StringIO(text, newline="")) if len(row) == 5][1:]
+    if not lines:
+        missing.append(f"an embedding of the test split ({found.stem}_embedding.csv)")
+        return ""
+    xy = np.array([[float(cell) for cell in row[3:]] for row in lines])
+    labels = np.array([found.classes.index(row[1]) for row in lines])
+    wrong = np.array([row[1] != row[2] for row in lines])
+    drawn = charts.points(xy, labels, wrong, found.classes, "The test split in the plane")
+    part = "" if len(lines) == found.counts[1] else f" of {found.counts[1]}"
+    how = "t-SNE" if len(lines) > 60 else "Principal components"
+    named = "names" if len(found.classes) <= charts.NAMES_IN_PLACE else "numbers, from 0,"
+    return (
+        f"{drawn}<p>{how} of the scores of {len(lines)}{part} samples of the {STEMS[found.stem]}. "
+        f"Colours and {named} are those of the true class; a cross was taken for another. "
+        "Distances between groups say little.</p>"
+    )
+
+
+# -- what it was ----------------------------------------------------------------------------------
+
+
+def _configuration(run: PastRun) -> str:
+    if not run.config:
+        return ""
+    below, named = _below(run)
+    own, rows = flat(run.config), [["key", named, "this run"]]
+    for key in dict.fromkeys([*own, *below]):
+        old, new = below.get(key), own.get(key)
+        unsaid = new is None and old in (None, False, [], {})
+        if old != new and not unsaid and key.partition(".")[0] not in _SUPPRESSED:
+            rows.append([key, *("–" if v is None else _setting(v) for v in (old, new))])
+    text = text_of(run.config_file) if run.config_file else ""
+    differing = table(rows) if len(rows) > 1 else "<p>Nothing differs.</p>"
+    return (
+        f"<h3>What differs from {escape(named)}</h3>{differing}<details><summary>All of it: "
+        f"{escape(run.config_file)}</summary>{_code(text)}</details>"
+    )
+
+
+def _below(run: PastRun) -> tuple[dict[str, Any], str]:
+    """What the configuration was laid over, and its name: the base of the file that the command
+    names, where both are still there; else the defaults."""
+    fields = Config.model_fields.items()
+    defaults = {k: v.default for k, v in fields if not v.is_required() and v.default is not None}
+    words = run.command
+    try:
+        file = Path(words[words.index("--config") + 1])
+        bases = read_yaml(file).get(BASE)
+        names = [bases] if isinstance(bases, str) else list(bases or [])
+        below: dict[str, Any] = {}
+        for name in names:
+            below |= flat(typed(read_layers(file.parent / name)[0]))
+    except (ValueError, IndexError, TypeError, UserError):
+        return flat(defaults), "the defaults"
+    if not names:
+        return flat(defaults), "the defaults"
+    return flat(defaults) | below, "its base, " + ", ".join(names)
+
+
+def _setting(value: object) -> str:
+    """A value as a YAML has it, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _code(text: str) -> str:
+    """Text of several lines, as it stands."""
+    lines = "\n".join(escape(line) for line in text.splitlines())
+    return f'<pre class="scroll" tabindex="0">{lines}</pre>'
+
+
+def _environment(run: PastRun) -> str:
+    told = run.card.training
+    facts: dict[str, object] = {
+        **{name: told[name] for name in ("python", "torch", "numpy") if name in told},
+        "software": run.said("python "),
+        "machine": run.said("machine: "),
+        "model": run.said("model: "),
+        "data": run.said("data: "),
+        "trained parameters": run.parameters,
+        "minutes of training": run.minutes and f"{run.minutes:.1f}",
+        "samples a second": run.speed and f"{run.speed:.0f}",
+        "memory": run.said("peak memory"),
+    }
+    return table([["", ""], *([k, v] for k, v in facts.items() if v)])
+
+
+def _commands(run: PastRun) -> str:
+    typed = shlex.join(["python", *run.command]) if run.command else ""
+    script = run.command[0] if run.command else "main_multigpu.py"
+    lines = [f"# as it was typed\n{typed}"] if typed else []
+    if run.config_file is not None and run.config.get("phase") != "test":
+        again = ["python", script, "--config", str(run.config_file), "--work-dir", "OTHER"]
+        lines.append(f"# from what is saved here, into another folder\n{shlex.join(again)}")
+    if run.config_file is not None and (run.folder / "best.pt").exists():
+        test = ["python", script, "--config", str(run.config_file), "--phase", "test"]
+        test += ["--weights", str(run.folder / "best.pt"), "--work-dir", "OTHER"]
+        lines.append(f"# the best epoch, tested again\n{shlex.join(test)}")
+    return _code("\n\n".join(lines)) if lines else ""
+
+
+# -- the whole ------------------------------------------------------------------------------------
+
+
+def _whole(run: PastRun, found: Evaluated | None, sections: Sequence[Section]) -> str:
+    name = escape("/".join(run.folder.resolve().parts[-2:]).lstrip("/"))
+    facts = []
+    if found is not None:
+        (low, high), (right, total) = wilson(*found.counts), found.counts
+        facts.append((f"{100 * found.accuracy:.2f} %", f"top-1, {STEMS[found.stem]}"))
+        facts.append((f"{100 * low:.1f}–{100 * high:.1f} %", "95 % interval"))
+        facts.append((f"{right} of {total}", "test samples right"))
+    facts += [(f"{run.minutes:.3g}", "minutes of training")] if run.minutes else []
+    facts += [(f"{run.parameters:,}", "trained parameters")] if run.parameters else []
+    cards = "".join(f"<div><dt>{told}</dt><dd>{value}</dd></div>" for value, told in facts)
+    links = "".join(f'<a href="#s{i}">{escape(s.title)}</a>' for i, s in enumerate(sections))
+    body = "".join(
+        f'<section id="s{i}"><h2>{escape(s.title)}</h2>{s.body}</section>'
+        for i, s in enumerate(sections)
+    )
+    config = run.config
+    what = " · ".join(
+        escape(word)
+        for word in (config.get("model"), run.config_file and run.config_file.name,
+                     "seed" in config and f"seed {config['seed']}", run.folder.resolve())
+        if word
+    )  # fmt: skip
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head>\n<body><header><h1>{name}</h1><p>{what}</p>"
+        f'<dl>{cards}</dl><nav aria-label="Sections">{links}</nav></header>\n<main>{body}</main>'
+        "</body></html>\n"
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --muted: #57606a; --line: #d0d7de;
+  --blue: #2b6cb0; --orange: #c2501c; --box: #f6f8fa }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --paper: #14171b; --muted: #9aa4ae;
+  --line: #3a424a; --blue: #6cb0f0; --orange: #f29a5c; --box: #1d2227 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 76rem; padding: 0 1rem 4rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.5 system-ui, sans-serif }
+h1 { margin: 1.5rem 0 0; font-size: 1.7rem; overflow-wrap: anywhere; line-height: 1.2 }
+header p { margin: .3rem 0 1rem; color: var(--muted); overflow-wrap: anywhere }
+h2 { margin: 2.5rem 0 .7rem; padding-top: .7rem; border-top: 1px solid var(--line);
+  font-size: 1.25rem }
+h3 { margin: 1.3rem 0 .5rem; font-size: 1rem; overflow-wrap: anywhere }
+p { max-width: 46rem }
+a { color: var(--blue) }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem }
+dl div { padding: .6rem .8rem; background: var(--box); border-radius: 6px }
+dt { color: var(--muted); font-size: .85rem }
+dd { margin: 0; font-size: 1.25rem; font-weight: 600 }
+.scroll { overflow-x: auto; max-width: 100% }
+.scroll:focus-visible { outline: 2px solid var(--blue) }
+table { border-collapse: collapse; font-size: .9rem }
+th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line) }
+td { max-width: 42rem; overflow-wrap: break-word }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+pre { padding: .8rem; background: var(--box); border-radius: 6px; font-size: .85rem }
+details { margin: 1rem 0 }
+summary { cursor: pointer; overflow-wrap: anywhere }
+svg { display: block; width: 100%; height: auto; fill: currentColor; stroke-linejoin: round }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+  gap: 1rem }
+.chart text[style*="700"] { paint-order: stroke; stroke: var(--paper); stroke-width: 3px }
+figure { margin: 0 0 .8rem }
+figcaption { font-size: .9rem; overflow-wrap: anywhere }
+figcaption span { display: block; color: var(--muted) }
+"""
