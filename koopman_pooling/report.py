@@ -5,8 +5,7 @@
 The clips are those of the test split, where its data can be reached.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from feeders.transforms import HOMES
@@ -25,20 +24,28 @@ def attach(run: Run) -> Run:
     """Have the page of a run show clips and operators."""
     for callback in run.callbacks:
         if isinstance(callback, Reports):
-            callback.sections = [partial(_sections, dataset=run.sets["test"])]
+            callback.sections = _sections(lambda past: run.sets["test"], _PATIENCE_S)
     return run
 
 
-def _sections(run: Any, found: Any, dataset: Any) -> Iterator[Any]:
-    from koopman_pooling import sections  # a second, which only the end of a run needs
+def _sections(dataset_of: Callable[[Any], Any], patience_s: float) -> dict[str, Any]:
+    """What is drawn, by what it is; imported where it is drawn, as that takes a second."""
 
-    yield from sections.operators(run, found, patience_s=_PATIENCE_S)
-    yield from sections.clips(run, found, dataset)
+    def operators(past: Any, found: Any) -> Any:
+        from koopman_pooling import sections
+
+        return sections.operators(past, found, patience_s)
+
+    def clips(past: Any, found: Any) -> Any:
+        from koopman_pooling import sections
+
+        return sections.clips(found, dataset_of(past))
+
+    return {"operators": operators, "clips": clips}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the page of a work dir; return 0."""
-    from koopman_pooling.sections import operators
     from torchlight.reports.page import write_page
 
     parser = Parser(prog="main_multigpu.py --phase report", description=__doc__)
@@ -50,20 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if not given.work_dir.is_dir():
         raise UserError(f"--work-dir {given.work_dir}: no such folder")
-    allowed = ("feeders", "model", *given.allow_import)
-    page = write_page(given.work_dir, [operators, partial(_reached_clips, allowed=allowed)])
+
+    def test_set(past: Any) -> Any:
+        key, allowed = "test_feeder_args", ("feeders", "model", *given.allow_import)
+        feeder = resolve("feeder", past.config["feeder"], ALIASES, allowed)
+        return feeder.build(with_each_built(key, past.config.get(key, {}), HOMES, allowed))
+
+    page = write_page(given.work_dir, _sections(test_set, patience_s=60))
     print(f"wrote {page}")
     return 0
-
-
-def _reached_clips(run: Any, found: Any, allowed: Sequence[str]) -> Iterator[Any]:
-    """The clips by the dataset that the configuration names.
-
-    Raises:
-        Exception: its data cannot be reached.
-    """
-    from koopman_pooling.sections import clips
-
-    key, name = "test_feeder_args", run.config["feeder"]
-    arguments = with_each_built(key, run.config.get(key, {}), HOMES, allowed)
-    yield from clips(run, found, resolve("feeder", name, ALIASES, allowed).build(arguments))

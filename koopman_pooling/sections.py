@@ -14,7 +14,6 @@ from data.show.poses import poses
 from model.spectrum import spectrum
 from torchlight.card import Card, read_card
 from torchlight.checkpoint import fit_keys, load_weights
-from torchlight.errors import UserError
 from torchlight.reports import charts
 from torchlight.reports.page import Section, escape, worst
 from torchlight.reports.past import Evaluated, PastRun
@@ -25,11 +24,11 @@ _FRAMES = 5
 # -- clips ----------------------------------------------------------------------------------------
 
 
-def clips(run: PastRun, found: Evaluated, dataset: Any) -> Iterator[Section]:
+def clips(found: Evaluated, dataset: Any) -> Iterator[Section]:
     """The worst confusions: a clip that was taken for another class, beside a right one of that."""
     source: Any = getattr(dataset, "source", None)
     if not hasattr(source, "skeleton"):
-        raise UserError(f"{type(dataset).__name__} has no clips that can be drawn")
+        return
     rows = {name: row for row, name in enumerate(source.names)}
     missed = {name for name, *_ in found.wrong}
     pairs = []
@@ -70,7 +69,7 @@ def _figure(source: Any, row: int, name: str, told: str) -> str:
 # -- operators ------------------------------------------------------------------------------------
 
 
-def operators(run: PastRun, found: Evaluated, patience_s: float = 60.0) -> Iterator[Section]:
+def operators(run: PastRun, found: Evaluated, patience_s: float) -> Iterator[Section]:
     """Eigenvalues of each class's operator, before and after their normalisation.
 
     Args:

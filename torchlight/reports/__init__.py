@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from torchlight.callbacks import Callback, Run
-from torchlight.errors import printable
+from torchlight.errors import Stopped, printable
 from torchlight.evaluation import Evaluation
 from torchlight.log import warn
 
@@ -28,7 +28,7 @@ class Reports(Callback):
     """
 
     def __init__(self) -> None:
-        self.sections: Sequence[Any] = ()
+        self.sections: dict[str, Any] = {}
 
     def on_report(self, run: Run, stem: str, found: Evaluation) -> None:
         """Write the four files that ``write_report`` names, and at the end the page."""
@@ -54,6 +54,8 @@ class Reports(Callback):
             if stem != "last_test":
                 page = write_page(run.folder.path, self.sections)
                 run.log.info(f"page: {page.name} ({time.monotonic() - started:.1f} s)")
+        except Stopped:
+            raise
         except Exception as error:
             warn(f"no page ({type(error).__name__}: {printable(error)})")
 

@@ -7,7 +7,8 @@ import csv
 import html
 import io
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import yaml
 
 from torchlight.config import BASE, Config
-from torchlight.errors import UserError, printable
+from torchlight.errors import Stopped, UserError, printable
 from torchlight.files import atomic_write
 from torchlight.layers import read_layers, read_yaml
 from torchlight.reports import charts
@@ -51,8 +52,11 @@ Sections = Callable[[PastRun, Evaluated], Iterable[Section]]
 """What an application adds; an error is told on the page."""
 
 
-def write_page(folder: Path, more: Sequence[Sections] = ()) -> Path:
+def write_page(folder: Path, more: Mapping[str, Sections] = types.MappingProxyType({})) -> Path:
     """Write the page of the run in ``folder``, whole or not at all; return its path.
+
+    Args:
+        more: what an application adds, by what it is.
 
     Raises:
         UserError: there is no run.
@@ -65,14 +69,16 @@ def write_page(folder: Path, more: Sequence[Sections] = ()) -> Path:
     def add(title: str, made: Callable[[], Iterable[Section]]) -> None:
         try:
             sections.extend(section for section in made() if section.body)
+        except Stopped:
+            raise
         except Exception as error:  # of a damaged file, or somebody's class: no reason to stop
             missing.append(f"{title} ({type(error).__name__}: {printable(error)})")
 
     add("the curves", lambda: [Section("Curves", _curves(run))])
     if found is not None:
         add("the confusions", lambda: [Section("Confusions", _confusions(found))])
-        for one in more:
-            add("a section", partial(one, run, found))
+        for title, one in more.items():
+            add(title, partial(one, run, found))
         add("the embedding", lambda: [Section("The test split as the model sees it",
                                                _embedding(folder, found, missing))])  # fmt: skip
     add("the configuration", lambda: [Section("Configuration", _configuration(run))])
