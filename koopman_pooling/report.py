@@ -29,19 +29,19 @@ def attach(run: Run) -> Run:
 
 
 def _sections(dataset_of: Callable[[Any], Any], patience_s: float) -> dict[str, Any]:
-    """What is drawn, by what it is; imported where it is drawn, as that takes a second."""
+    """What is drawn, by its heading; imported where it is drawn, as that takes a second."""
 
-    def operators(past: Any, found: Any) -> Any:
+    def operators(past: Any, found: Any) -> str:
         from koopman_pooling import sections
 
         return sections.operators(past, found, patience_s)
 
-    def clips(past: Any, found: Any) -> Any:
+    def clips(past: Any, found: Any) -> str:
         from koopman_pooling import sections
 
         return sections.clips(found, dataset_of(past))
 
-    return {"operators": operators, "clips": clips}
+    return {"Operators": operators, "Clips of the worst confusions": clips}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """What a run's page shows of skeletons and operators."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from model.spectrum import spectrum
 from torchlight.card import Card, read_card
 from torchlight.checkpoint import fit_keys, load_weights
 from torchlight.reports import charts
-from torchlight.reports.page import Section, escape, worst
+from torchlight.reports.page import escape, worst
 from torchlight.reports.past import Evaluated, PastRun
 
 _PAIRS = 4  # confusions whose clips are drawn
@@ -24,11 +24,11 @@ _FRAMES = 5
 # -- clips ----------------------------------------------------------------------------------------
 
 
-def clips(found: Evaluated, dataset: Any) -> Iterator[Section]:
+def clips(found: Evaluated, dataset: Any) -> str:
     """The worst confusions: a clip that was taken for another class, beside a right one of that."""
     source: Any = getattr(dataset, "source", None)
     if not hasattr(source, "skeleton"):
-        return
+        return ""
     rows = {name: row for row, name in enumerate(source.names)}
     missed = {name for name, *_ in found.wrong}
     pairs = []
@@ -45,9 +45,8 @@ def clips(found: Evaluated, dataset: Any) -> Iterator[Section]:
             )
             drawn = "".join(_figure(source, rows[name], name, told) for name, told in shown)
             pairs.append(f'<div class="row">{drawn}</div>')
-    if pairs:
-        told = "<p>Left a clip that was taken for another class, right a clip of that class.</p>"
-        yield Section("Clips of the worst confusions", told + "".join(pairs))
+    told = "<p>Left a clip that was taken for another class, right a clip of that class.</p>"
+    return told + "".join(pairs) if pairs else ""
 
 
 def _of_class(dataset: Any, label: int) -> list[str]:
@@ -69,7 +68,7 @@ def _figure(source: Any, row: int, name: str, told: str) -> str:
 # -- operators ------------------------------------------------------------------------------------
 
 
-def operators(run: PastRun, found: Evaluated, patience_s: float) -> Iterator[Section]:
+def operators(run: PastRun, found: Evaluated, patience_s: float) -> str:
     """Eigenvalues of each class's operator, before and after their normalisation.
 
     Args:
@@ -77,7 +76,7 @@ def operators(run: PastRun, found: Evaluated, patience_s: float) -> Iterator[Sec
     """
     by_name = _operators_of(run)
     if not by_name:
-        return
+        return ""
     started, count = time.monotonic(), len(next(iter(by_name.values())))
     values: dict[str, list[np.ndarray]] = {name: [] for name in by_name}
     for label in range(count):
@@ -96,12 +95,14 @@ def operators(run: PastRun, found: Evaluated, patience_s: float) -> Iterator[Sec
         f"inside it what a class predicts dies away, outside it grows. Median spectral radius: "
         f"{escape(middle)}.{cut}</p>"
     )
-    radius = charts.dots(names, "spectral radius", radii, "Spectral radius of each class")
+    radius = charts.by_class(
+        [charts.shown(n) for n in names], "spectral radius", radii, "Spectral radius of each class"
+    )
     planes = _planes(names, {name: np.stack(of) for name, of in values.items()})
     radius = f"<h3>Spectral radii</h3>{radius}"
     if len(names) > charts.FEW:
         radius = f"<details><summary>Spectral radii</summary>{radius}</details>"
-    yield Section("Operators", f"{told}{planes}{radius}")
+    return f"{told}{planes}{radius}"
 
 
 def _operators_of(run: PastRun) -> Mapping[str, torch.Tensor]:
@@ -131,7 +132,7 @@ def _planes(names: Sequence[str], values: Mapping[str, np.ndarray]) -> str:
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(cell * columns, cell * rows + 0.4), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
-    for (name, of), colour in zip(values.items(), charts.CLASSES[1::-1], strict=False):
+    for (name, of), colour in zip(values.items(), charts.CLASSES, strict=False):
         xy = np.stack([of.real, of.imag], axis=-1) + places[:, None]
         x, y = xy.reshape(-1, 2).T
         axes.scatter(x, y, s=3 if few else 1.5, lw=0, color=colour, label=name, rasterized=True)

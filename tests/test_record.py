@@ -75,3 +75,6 @@ def test_the_shipped_weights_are_found_by_name_and_fit_the_real_test_view(shared
     assert main([*words, "--test-feeder-args", f"root={root}", "repeat=1"]) == 0
     wrong = (folder / "w" / "epoch1_test_wrong.txt").read_text().splitlines()[1:]
     assert len(wrong) < 0.1 * 464  # 6 % of the mean of ten looks, somewhat more of one
+    page = folder / "w" / "report.html"
+    assert page.stat().st_size < 2_000_000
+    assert "Clips of the worst confusions" in page.read_text(encoding="utf-8")

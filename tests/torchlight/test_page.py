@@ -118,19 +118,21 @@ def test_what_is_damaged_is_left_out_and_told(tmp_path):
     (tmp_path / "w" / "last_test_embedding.csv").unlink()
     found = checked(page.write_page(tmp_path / "w"))
     assert "What is missing here" in found.text
-    assert "an embedding of the test split" in found.text
+    assert "The test split in the plane" in found.text
 
 
 def test_a_section_that_fails_is_told_beside_the_others(tmp_path):
     hostile(tmp_path / "w", list("abc"))
 
     def own(run, found):
-        yield page.Section("Mine", f"<p>{found.counts[1]} samples</p>")
+        return f"<p>{found.counts[1]} samples</p>"
+
+    def broken(run, found):
         raise ValueError("<no more>")
 
-    found = checked(page.write_page(tmp_path / "w", {"mine": own}))
+    found = checked(page.write_page(tmp_path / "w", {"Mine": own, "Yours & ours": broken}))
     assert "60 samples" in found.text
-    assert "ValueError: <no more>" in found.text
+    assert "Yours & ours (ValueError: <no more>)" in found.text
 
 
 @pytest.mark.parametrize("classes", [1, 2, 120])

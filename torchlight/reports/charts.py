@@ -100,66 +100,57 @@ def confusions(found: Evaluated) -> str:
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(0.85 * np.sqrt(fractions), cmap=_BLUES, vmin=0, vmax=1, interpolation="none")
     font = 8 if len(classes) <= FEW else 6
-    upright: dict[str, Any] = {
-        "rotation": 90,
-        "rotation_mode": "anchor",
-        "ha": "right",
-        "va": "center",
-    }
-    axes.set_xticks(range(len(classes)), classes, fontsize=font, **upright)
+    axes.set_xticks(
+        range(len(classes)), classes, fontsize=font, rotation=90, rotation_mode="anchor",
+        ha="right", va="center",
+    )  # fmt: skip
     axes.set_yticks(range(len(classes)), classes, fontsize=font)
     axes.set_xlabel("predicted", fontsize=9)
     axes.set_ylabel("true", fontsize=9)
     if len(classes) <= FEW:
         for row, column in np.argwhere(matrix):
-            axes.text(
-                column, row, str(matrix[row, column]), fontsize=7, ha="center", va="center_baseline"
-            )
+            count = str(matrix[row, column])
+            axes.text(column, row, count, fontsize=7, ha="center", va="center_baseline")
     right, total = found.counts
-    return svg(figure, f"Confusions of {len(classes)} classes: {right} of {total} right",
-               scrolls=True)  # fmt: skip
+    told = f"Confusions of {len(classes)} classes: {right} of {total} right"
+    return svg(figure, told, scrolls=True)
 
 
 def bars(found: Evaluated) -> str:
-    """The accuracy of each class, the lowest first, with its interval."""
-    totals = found.matrix.sum(axis=1)
-    there = [i for i in range(len(totals)) if totals[i]]
-    right = np.diag(found.matrix)
-    order = sorted(there, key=lambda i: (right[i] / totals[i], i), reverse=True)
-    values = np.array([right[i] / totals[i] for i in order])
+    """The accuracy of each class that has samples, the lowest first, with its interval."""
+    right, totals = np.diag(found.matrix), found.matrix.sum(axis=1)
+    order = np.argsort(right / np.maximum(totals, 1), kind="stable")
+    order = order[totals[order] > 0]
+    values = right[order] / totals[order]
     ends = np.array([wilson(int(right[i]), int(totals[i])) for i in order])
     names = [f"{shown(found.classes[i])} ({right[i]}/{totals[i]})" for i in order]
-    spread = np.abs(ends - values[:, None])
-    return _by_class(names, "accuracy, per cent", [
-        (100 * values, 100 * spread.T, BLUE, "")
-    ], "Accuracy of each class, with its 95 % interval")  # fmt: skip
+    told = "Accuracy of each class, with its 95 % interval"
+    spread = 100 * np.abs(ends - values[:, None]).T
+    return by_class(names, "accuracy, per cent", {"": 100 * values}, told, spread)
 
 
-Series = tuple[np.ndarray, np.ndarray | None, str, str]  # values, spread (2, c), colour, label
+def by_class(
+    names: Sequence[str],
+    unit: str,
+    series: Mapping[str, np.ndarray],
+    told: str,
+    spread: np.ndarray | None = None,
+) -> str:
+    """One number (c,) for each class, or two, the first class at the top.
 
-
-def _by_class(names: Sequence[str], unit: str, series: Sequence[Series], told: str) -> str:
+    Args:
+        spread: below and above it, (2, c).
+    """
     figure, axes = _axes(4.8, 0.16 * len(names) + 0.9)
-    for values, spread, colour, label in series:
-        axes.errorbar(
-            values, range(len(names)), xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label
-        )
+    for (label, values), colour in zip(series.items(), (BLUE, ORANGE), strict=False):
+        places = range(len(names))
+        axes.errorbar(values, places, xerr=spread, fmt="o", ms=4, lw=1, color=colour, label=label)
     axes.set_yticks(range(len(names)), names, fontsize=7.5)
-    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.set_ylim(len(names) - 0.3, -0.7)
     axes.set_xlabel(unit, fontsize=9)
     if len(series) > 1:
         figure.legend(loc="outside upper right", ncols=len(series), frameon=False, fontsize=8)
     return svg(figure, told)
-
-
-def dots(names: Sequence[str], unit: str, series: Mapping[str, np.ndarray], told: str) -> str:
-    """One number for each class, of one or two kinds, the first class at the top."""
-    colours = (ORANGE, BLUE)
-    lines = [
-        (np.asarray(values)[::-1], None, colour, label)
-        for (label, values), colour in zip(series.items(), colours, strict=False)
-    ]
-    return _by_class([shown(name) for name in names][::-1], unit, lines, told)
 
 
 def points(

@@ -9,8 +9,6 @@ import io
 import shlex
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from torchlight.reports.past import (
     PastRun,
     flat,
     read_run,
+    rows_of,
     text_of,
     typed,
     wilson,
@@ -38,65 +37,51 @@ _WORST = 10  # confusions listed
 _NAMED = 6  # samples named for each
 _MOST_POINTS = 1000  # of an embedding: some two seconds
 _SUPPRESSED = {"work_dir", "phase"}
+_NOTHING = Evaluated("", [], np.zeros((0, 0), int), [])
 
 
-@dataclass(frozen=True)
-class Section:
-    """A heading and what is below it, as HTML."""
-
-    title: str
-    body: str
+Part = Callable[[PastRun, Evaluated], str]
+"""What makes a section as HTML; "" where there is nothing to say, an error where it fails."""
 
 
-Sections = Callable[[PastRun, Evaluated], Iterable[Section]]
-"""What an application adds; an error is told on the page."""
-
-
-def write_page(folder: Path, more: Mapping[str, Sections] = types.MappingProxyType({})) -> Path:
+def write_page(folder: Path, more: Mapping[str, Part] = types.MappingProxyType({})) -> Path:
     """Write the page of the run in ``folder``, whole or not at all; return its path.
 
     Args:
-        more: what an application adds, by what it is.
+        more: what an application adds of the evaluation, by its heading.
 
     Raises:
         UserError: there is no run.
         OSError: the page cannot be written.
     """
     run = read_run(folder)
-    missing, found = list(run.missing), run.shown
-    sections = [Section("Accuracy", _accuracies(run))] if run.evaluations else list[Section]()
-
-    def add(title: str, made: Callable[[], Iterable[Section]]) -> None:
+    found, missing, sections = run.shown, list(run.missing), dict[str, str]()
+    scored = {"Accuracy": _accuracies, "Curves": _curves, "Confusions": _confusions, **more,
+              "The test split in the plane": _embedding}  # fmt: skip
+    always = {
+        "Configuration": _configuration,
+        "Environment": _environment,
+        "To repeat it": _commands,
+    }
+    for title, part in ((scored if found else {"Curves": _curves}) | always).items():
         try:
-            sections.extend(section for section in made() if section.body)
+            sections[title] = part(run, found or _NOTHING)
         except Stopped:
             raise
         except Exception as error:  # of a damaged file, or somebody's class: no reason to stop
             missing.append(f"{title} ({type(error).__name__}: {printable(error)})")
-
-    add("the curves", lambda: [Section("Curves", _curves(run))])
-    if found is not None:
-        add("the confusions", lambda: [Section("Confusions", _confusions(found))])
-        for title, one in more.items():
-            add(title, partial(one, run, found))
-        add("the embedding", lambda: [Section("The test split as the model sees it",
-                                               _embedding(folder, found, missing))])  # fmt: skip
-    add("the configuration", lambda: [Section("Configuration", _configuration(run))])
-    add("the environment", lambda: [Section("Environment", _environment(run))])
-    add("the commands", lambda: [Section("To repeat it", _commands(run))])
-    if missing:
-        told = "".join(f"<li>{escape(line)}</li>" for line in missing)
-        sections.append(Section("What is missing here", f"<ul>{told}</ul>"))
+    told = "".join(f"<li>{escape(line)}</li>" for line in missing)
+    sections["What is missing here"] = told and f"<ul>{told}</ul>"
     path = folder / PAGE
     with atomic_write(path) as temporary:
-        temporary.write_text(_whole(run, found, sections), encoding="utf-8")
+        page = _whole(run, found, {title: body for title, body in sections.items() if body})
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
 def escape(text: object) -> str:
     """Text from a file, safe in HTML, and without characters that show nothing."""
-    plain = "".join(c if c.isprintable() else " " for c in str(text))
-    return html.escape(plain)
+    return html.escape("".join(c if c.isprintable() else " " for c in str(text)))
 
 
 def table(rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = ()) -> str:
@@ -109,31 +94,23 @@ def table(rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = ()) -> s
     lines = []
     for place, row in enumerate(rows):
         tag = "td" if place else "th"
-        cells = (
-            f"<{tag}{kinds.get(i, '')}>{cell if isinstance(cell, Raw) else escape(cell)}</{tag}>"
-            for i, cell in enumerate(row)
-        )
+        cells = (f"<{tag}{kinds.get(i, '')}>{escape(cell)}</{tag}>" for i, cell in enumerate(row))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll" tabindex="0"><table>{"".join(lines)}</table></div>'
 
 
-class Raw(str):
-    """HTML that is not to be escaped again."""
-
-
-def _accuracies(run: PastRun) -> str:
+def _accuracies(run: PastRun, found: Evaluated) -> str:
     rows: list[list[object]] = [["weights", "top-1", "95 % interval", "right", "chosen on"]]
-    for stem, found in run.evaluations.items():
-        low, high = wilson(*found.counts)
-        right, total = found.counts
-        chosen = {"best_test": run.chosen_on, "last_test": "nothing"}.get(
-            stem, "see the run of these weights"
-        )
-        name = found.title.partition(": top-")[0] or STEMS[stem]
-        interval = f"{100 * low:.2f} to {100 * high:.2f} %"
-        rows.append(
-            [name, f"{100 * found.accuracy:.2f} %", interval, f"{right} of {total}", chosen]
-        )
+    chosen = {"best_test": run.chosen_on, "last_test": "nothing"}
+    for stem, one in run.evaluations.items():
+        (low, high), (right, total) = wilson(*one.counts), one.counts
+        rows.append([
+            one.title.partition(": top-")[0] or STEMS[stem],
+            f"{100 * one.accuracy:.2f} %",
+            f"{100 * low:.2f} to {100 * high:.2f} %",
+            f"{right} of {total}",
+            chosen.get(stem, "see the run of these weights"),
+        ])  # fmt: skip
     note = (
         "The interval is Wilson's, for the sampling of the test split alone: it does not tell how "
         "much runs of other seeds differ."
@@ -146,18 +123,18 @@ def _accuracies(run: PastRun) -> str:
     return table(rows, numbers=(1, 2, 3)) + f"<p>{note}</p>"
 
 
-def _curves(run: PastRun) -> str:
+def _curves(run: PastRun, found: Evaluated) -> str:
     wanted = (("loss", "Loss"), ("accuracy", "Accuracy, per cent"), ("learning_rate", "Rate"))
     drawn = "".join(charts.curve(run.epochs, what, title) for what, title in wanted)
     return f'<div class="row">{drawn}</div>' if drawn else ""
 
 
-def _confusions(found: Evaluated) -> str:
+def _confusions(run: PastRun, found: Evaluated) -> str:
     rows: list[list[object]] = [["true", "taken for", "times", "of its class", "samples"]]
     totals = found.matrix.sum(axis=1)
     for true, taken, count in worst(found, _WORST):
-        names = [n for n, t, p in found.wrong if (t, p) == (found.classes[true],
-                                                            found.classes[taken])]  # fmt: skip
+        words = (found.classes[true], found.classes[taken])
+        names = [name for name, *told in found.wrong if tuple(told) == words]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         rows.append([found.classes[true], found.classes[taken], count,
                      f"{100 * count / totals[true]:.0f} %",
@@ -215,12 +192,12 @@ def write_embedding(folder: Path, stem: str, scores: np.ndarray, rows: Sequence[
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _embedding(folder: Path, found: Evaluated, missing: list[str]) -> str:
-    text = text_of(folder / f"{found.stem}_embedding.csv")
-    lines = [row for row in csv.reader(io.StringIO(text, newline="")) if len(row) == 5][1:]
+def _embedding(run: PastRun, found: Evaluated) -> str:
+    lines = [row for row in rows_of(run.folder / f"{found.stem}_embedding.csv") if len(row) == 5][
+        1:
+    ]
     if not lines:
-        missing.append(f"an embedding of the test split ({found.stem}_embedding.csv)")
-        return ""
+        raise UserError(f"{found.stem}_embedding.csv is not there")
     xy = np.array([[float(cell) for cell in row[3:]] for row in lines])
     labels = np.array([found.classes.index(row[1]) for row in lines])
     wrong = np.array([row[1] != row[2] for row in lines])
@@ -238,7 +215,7 @@ def _embedding(folder: Path, found: Evaluated, missing: list[str]) -> str:
 # -- what it was ----------------------------------------------------------------------------------
 
 
-def _configuration(run: PastRun) -> str:
+def _configuration(run: PastRun, found: Evaluated) -> str:
     if not run.config:
         return ""
     below, named = _below(run)
@@ -288,10 +265,8 @@ def _code(text: str) -> str:
     return f'<pre class="scroll" tabindex="0">{lines}</pre>'
 
 
-def _environment(run: PastRun) -> str:
-    told = run.card.training
+def _environment(run: PastRun, found: Evaluated) -> str:
     facts: dict[str, object] = {
-        **{name: told[name] for name in ("python", "torch", "numpy") if name in told},
         "software": run.said("python "),
         "machine": run.said("machine: "),
         "model": run.said("model: "),
@@ -304,7 +279,7 @@ def _environment(run: PastRun) -> str:
     return table([["", ""], *([k, v] for k, v in facts.items() if v)])
 
 
-def _commands(run: PastRun) -> str:
+def _commands(run: PastRun, found: Evaluated) -> str:
     typed = shlex.join(["python", *run.command]) if run.command else ""
     script = run.command[0] if run.command else "main_multigpu.py"
     lines = [f"# as it was typed\n{typed}"] if typed else []
@@ -321,7 +296,7 @@ def _commands(run: PastRun) -> str:
 # -- the whole ------------------------------------------------------------------------------------
 
 
-def _whole(run: PastRun, found: Evaluated | None, sections: Sequence[Section]) -> str:
+def _whole(run: PastRun, found: Evaluated | None, sections: Mapping[str, str]) -> str:
     name = escape("/".join(run.folder.resolve().parts[-2:]).lstrip("/"))
     facts = []
     if found is not None:
@@ -332,10 +307,10 @@ def _whole(run: PastRun, found: Evaluated | None, sections: Sequence[Section]) -
     facts += [(f"{run.minutes:.3g}", "minutes of training")] if run.minutes else []
     facts += [(f"{run.parameters:,}", "trained parameters")] if run.parameters else []
     cards = "".join(f"<div><dt>{told}</dt><dd>{value}</dd></div>" for value, told in facts)
-    links = "".join(f'<a href="#s{i}">{escape(s.title)}</a>' for i, s in enumerate(sections))
+    links = "".join(f'<a href="#s{i}">{escape(t)}</a>' for i, t in enumerate(sections))
     body = "".join(
-        f'<section id="s{i}"><h2>{escape(s.title)}</h2>{s.body}</section>'
-        for i, s in enumerate(sections)
+        f'<section id="s{i}"><h2>{escape(title)}</h2>{inner}</section>'
+        for i, (title, inner) in enumerate(sections.items())
     )
     config = run.config
     what = " · ".join(

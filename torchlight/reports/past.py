@@ -157,7 +157,7 @@ def read_run(folder: Path) -> PastRun:
         config = {} if file is None else typed(read_yaml(file))
     except UserError:
         config = {}
-    epochs = _epochs_of_log(log) or _epochs_of_points(_rows(folder))
+    epochs = _epochs_of_log(log) or _epochs_of_points(_points_of_csv(folder))
     epochs = epochs or _epochs_of_points(_events(folder))
     titles = {_stem(title): f"{title}: {top}" for title, top in _TITLES.findall(log)}
     found = {stem: _evaluated(folder, stem, titles.get(stem, "")) for stem in STEMS}
@@ -221,6 +221,14 @@ def text_of(path: Path) -> str:
         return ""
 
 
+def rows_of(path: Path) -> list[list[str]]:
+    """The rows of a CSV; none where there is none that can be read."""
+    try:
+        return list(csv.reader(io.StringIO(text_of(path), newline="")))
+    except csv.Error:
+        return []
+
+
 def _stem(title: str) -> str:
     words = {told: stem for stem, told in STEMS.items()}
     return next(stem for told, stem in words.items() if title.startswith(told))
@@ -260,8 +268,8 @@ def _epochs_of_points(points: Iterable[Point]) -> dict[int, dict[str, float]]:
     return dict(enumerate(ends, start=1))
 
 
-def _rows(folder: Path) -> Iterator[Point]:
-    for row in csv.reader(io.StringIO(text_of(folder / "curves.csv"), newline="")):
+def _points_of_csv(folder: Path) -> Iterator[Point]:
+    for row in rows_of(folder / "curves.csv"):
         if len(row) == 3 and row[0].isdigit():
             yield int(row[0]), row[1], _number(row[2])
 
@@ -283,7 +291,7 @@ def _events(folder: Path) -> Iterator[Point]:
 
 def _evaluated(folder: Path, stem: str, title: str) -> Evaluated | None:
     """An evaluation by its confusions; None where there are none."""
-    rows = list(csv.reader(io.StringIO(text_of(folder / f"{stem}_confusion.csv"), newline="")))
+    rows = rows_of(folder / f"{stem}_confusion.csv")
     try:
         matrix = np.array([[int(cell) for cell in row[1:]] for row in rows[1:]])
     except ValueError:
