@@ -30,7 +30,7 @@ from data.skeletons import Skeleton, bone_parents
 from torchlight.files import atomic_write
 
 FORMAT = "own skeletons 1"
-CHANNELS = ("xy", "xys", "xyz")
+CHANNELS = {"xy": "2-D", "xys": "2-D with a score", "xyz": "3-D"}
 _NUMBERS = ("offsets", "persons", "labels", "subjects")
 
 
@@ -47,6 +47,15 @@ class Tables:
     subjects: np.ndarray
     class_names: list[str]
     splits: Mapping[str, np.ndarray]
+
+    @property
+    def axes(self) -> int:
+        """How many of the channels are coordinates."""
+        return len(self.channels.removesuffix("s"))
+
+    def title(self, number: int) -> str:
+        """A sample's name and class."""
+        return f"{self.names[number]}: {self.class_names[self.labels[number]]}"
 
     @property
     def frames(self) -> np.ndarray:

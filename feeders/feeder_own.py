@@ -25,7 +25,7 @@ class OwnSource:
         tables = self._clips.tables
         self._rows = self._clips.split(split)
         self.skeleton: Skeleton = tables.skeleton
-        self.channels = tables.channels
+        self.channels, self.axes = tables.channels, tables.axes
         self.persons = tables.most_persons
         self.names = [tables.names[row] for row in self._rows]
         self.labels, self.subjects = tables.labels[self._rows], tables.subjects[self._rows]
@@ -85,7 +85,7 @@ class Feeder(SkeletonDataset):
             Persons(count=count),
         ]
         if scale:
-            steps.insert(0, BodyScale(axes=len(source.channels.removesuffix("s"))))
+            steps.insert(0, BodyScale(axes=source.axes))
         if random_rot:
             steps.append(RandomRotate(degrees=[17] * 3))
         if only_transforms:

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.labels import STORE_SUFFIXES
-from data.own import OwnClips, is_own
+from data.own import CHANNELS, OwnClips, is_own
 from data.store import Store
 from koopman_pooling.recogniser import Recogniser
 from torchlight.cli import wing
@@ -87,10 +87,9 @@ class Inputs:
         return joints.transpose(1, 0, 2, 3)
 
     def _kind_is(self, kind: str, what: str) -> None:
-        told = {"xy": "2-D", "xys": "2-D with a score", "xyz": "3-D"}
         if kind != self._reader.kind:
-            wanted = told.get(self._reader.kind, self._reader.kind)
-            raise DataError(f"{what}: its joints are {told[kind]}; the model takes {wanted}")
+            wanted = CHANNELS.get(self._reader.kind, self._reader.kind)
+            raise DataError(f"{what}: its joints are {CHANNELS[kind]}; the model takes {wanted}")
 
 
 def _stored(store: Store, row: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TextIO
 
 RED, GREEN = 31, 32
@@ -59,6 +59,23 @@ def painted(text: str, colour: int, stream: TextIO) -> str:
 def complain(text: str) -> None:
     """Print an error."""
     print(painted("error:", RED, sys.stderr), text, file=sys.stderr, flush=True)
+
+
+def run(command: Callable[[], None], *mistakes: type[Exception]) -> int:
+    """Run a command that needs no torch; return its exit status, 2 after one of ``mistakes``."""
+    try:
+        command()
+    except OSError as error:
+        told = error.strerror or str(error)
+        complain(f"{error.filename}: {told}" if error.filename else told)
+        return 2
+    except mistakes as error:
+        complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; files that are not complete are not there", file=sys.stderr)
+        return 130
+    return 0
 
 
 class Parser(argparse.ArgumentParser):

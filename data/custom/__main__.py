@@ -26,8 +26,8 @@ from data.custom.splits import KINDS, pair, split_clips
 from data.errors import DataError
 from data.own import CHANNELS, OwnClips, Tables, write_own
 from data.skeletons import Skeleton
-from torchlight.files import atomic_write, path_argument, print_any_text, reason
-from torchlight.terminal import Parser
+from torchlight.files import atomic_write, path_argument, print_any_text
+from torchlight.terminal import Parser, run
 from torchlight.untrusted import Unsound
 
 _ENDINGS = (".npz", ".h5", ".hdf5", ".yaml")
@@ -57,25 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     if given.out.suffix.lower() in _ENDINGS:
         given.out = given.out.with_suffix("")
-    try:
-        _convert(given)
-    except (DataError, Unsound) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename or given.out}: {reason(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; files that are not complete are not there", file=sys.stderr)
-        return 130
-    return 0
+    return run(lambda: _convert(given), DataError, Unsound)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m data.custom",
-        description=__doc__,
-    )
+    parser = Parser(prog="python -m data.custom", description=__doc__)
     add = parser.add_argument
     add("--from", dest="source", type=path_argument, required=True, help="folder, or file")
     add("--layout", required=True, help="the joints: ntu, kinect20, coco17, ..., or edges.yaml")
@@ -107,12 +93,8 @@ def _convert(given: argparse.Namespace) -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=given.out.parent) as spool:
         read = Read(spool, Checks(skeleton))
-        for name, reader in tqdm(
-            zip(found.names, found.readers, strict=True),
-            total=len(found.names),
-            desc="reading",
-            disable=None,
-        ):
+        readers = tqdm(found.readers, "reading", len(found.names), disable=None)
+        for name, reader in zip(found.names, readers, strict=True):
             try:
                 _take(read, name, labels, _limited(reader(), given), skeleton, given.persons)
             except DataError as error:
@@ -154,7 +136,7 @@ def _take(
             f"{name}: its joints are {channels}, of the clips before it {read.channels}; "
             "say which by --channels"
         )
-    everybody = ranked(clip.joints, len(clip.joints[0, :, 0, 0]))
+    everybody = ranked(clip.joints, clip.joints.shape[1])
     joints = np.ascontiguousarray(everybody[:, :persons])
     if not joints.shape[1]:
         raise DataError(f"{name}: nobody in any frame")
@@ -179,18 +161,11 @@ def _tables(
 ) -> tuple[Tables, list[str | None], str]:
     """All but the joints; who is in each clip; and how they are split, in words."""
     facts = read.facts
-    numbers, names = classes(
-        [f.label for f in facts if f.label is not None], given.class_names, numbered=found.numbered
-    )
+    labels = [f.label for f in facts if f.label is not None]
+    numbers, names = classes(labels, given.class_names, numbered=found.numbered)
+    drawn = {"ratio": given.test_ratio, "seed": given.seed}
     splits, how = split_clips(
-        given.split,
-        read.names,
-        facts,
-        numbers,
-        found.splits,
-        given.test,
-        ratio=given.test_ratio,
-        seed=given.seed,
+        given.split, read.names, facts, numbers, found.splits, given.test, **drawn
     )
     subjects = [f.subject for f in facts]
     known = sorted({s for s in subjects if s is not None}, key=natural)
@@ -225,18 +200,16 @@ def _told(
     chosen: tuple[str, str],
 ) -> list[str]:
     """What was found, and what is odd about it."""
-    kinds = {"xy": "2-D", "xys": "2-D with a score", "xyz": "3-D"}
     skeleton = tables.skeleton
     lines = [
         summary(tables, subjects),
-        f"{skeleton.name}: {skeleton.num_point} joints, {kinds[tables.channels]}; up to "
+        f"{skeleton.name}: {skeleton.num_point} joints, {CHANNELS[tables.channels]}; up to "
         f"{tables.most_persons} persons",
         f"split {how}: " + ", ".join(f"{s} {len(rows)}" for s, rows in tables.splits.items()),
     ]
     if read.orders:
-        lines.append(
-            f"axes of arrays taken as {', '.join(sorted(read.orders))} (--axes changes it)"
-        )
+        orders = ", ".join(sorted(read.orders))
+        lines.append(f"axes of arrays taken as {orders} (--axes changes it)")
     if read.limited:
         lines.append(f"{read.limited} clips have more persons than are kept (--persons)")
     lines += [f"other files, not read: {count} {kind}" for kind, count in found.others.items()]
@@ -261,17 +234,10 @@ def _write_page(store: Path, path: Path) -> None:
     tables = own.tables
     by_class = [np.flatnonzero(tables.labels == label) for label in np.unique(tables.labels)]
     turns = [rows[i] for i in range(_ON_PAGE) for rows in by_class if i < len(rows)]
-    axes = len(tables.channels.removesuffix("s"))
-    titles = {
-        row: f"{tables.names[row]}: {tables.class_names[tables.labels[row]]}" for row in turns
-    }
-    save_page(
-        path,
-        [
-            poses(own.sequence(int(row)), tables.skeleton, axes=axes, title=titles[row])
-            for row in sorted(turns[:_ON_PAGE], key=lambda row: (tables.labels[row], row))
-        ],
-    )
+    shown = sorted(turns[:_ON_PAGE], key=lambda row: (tables.labels[row], row))
+    skeleton, axes = tables.skeleton, tables.axes
+    clips = [poses(own.sequence(i), skeleton, axes=axes, title=tables.title(i)) for i in shown]
+    save_page(path, clips)
 
 
 if __name__ == "__main__":

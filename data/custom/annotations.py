@@ -28,8 +28,8 @@ def read_annotations(path: Path, skeleton: Skeleton) -> Found:
     """
     try:
         content = unpickle(read_bounded(path, _LARGEST))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except OSError:
+        raise
     except Exception as error:  # a damaged pickle raises whatever it likes
         raise DataError(
             f"{path}: no pickle of annotations, or damaged ({printable(error)})"

@@ -39,12 +39,10 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: it cannot be read, or is no JSON.
+        DataError: it is no JSON.
     """
     try:
         return json.loads(read_bounded(path, LARGEST))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no valid JSON ({printable(error)})") from error
 
@@ -83,6 +81,8 @@ def read_frame_files(paths: Sequence[Path], skeleton: Skeleton) -> Clip:
     except DataError as error:
         told = str(error)
         raise DataError(told if told.startswith("/") else f"{paths[0].parent}: {told}") from error
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _is_dict(found: Any) -> bool:

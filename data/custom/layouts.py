@@ -49,8 +49,6 @@ class _Edges(BaseModel):
 def _read_edges(path: Path) -> tuple[Skeleton, list[str]]:
     try:
         given = _Edges.model_validate(yaml.safe_load(read_bounded(path, _LARGEST)))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "edges"

@@ -110,6 +110,8 @@ def read_clip(path: Path, skeleton: Skeleton, axes: str | None = None) -> Clip:
     except (Unsound, DataError) as error:
         told = str(error)
         raise DataError(told if told.startswith(str(path)) else f"{path}: {told}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _read_arrays(path: Path, skeleton: Skeleton, axes: str | None) -> Clip:

@@ -27,12 +27,10 @@ def read_rows(path: Path) -> list[list[str]]:
     """The cells of a text table, whatever separates them.
 
     Raises:
-        DataError: the file cannot be read, is no text, or its lines have different lengths.
+        DataError: the file is no text, or its lines have different lengths.
     """
     try:
         text = read_bounded(path, LARGEST).decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no UTF-8 text ({printable(error)})") from error
     lines = [line for line in text.splitlines() if line.strip()]

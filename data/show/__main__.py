@@ -24,8 +24,8 @@ from data.show.poses import Poses, poses
 from data.skeletons import NTU, SKELETONS, UCLA, Skeleton
 from data.splits import parse_name
 from data.store import Store
-from torchlight.files import path_argument, print_any_text, reason
-from torchlight.terminal import Parser
+from torchlight.files import path_argument, print_any_text
+from torchlight.terminal import Parser, run
 from torchlight.untrusted import Unsound, read_npy
 
 _ENDINGS = (".png", ".gif", ".html")
@@ -33,32 +33,20 @@ _ENDINGS = (".png", ".gif", ".html")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write one picture; return the exit status."""
-    parser = Parser(
-        prog="python -m data.show",
-        description=__doc__,
-    )
-    parser.add_argument("clip", type=path_argument, help="the file")
-    parser.add_argument("--sample", help="of a file of many: the clip's name")
-    parser.add_argument("--layout", help="the joints: ntu, ucla, coco17, ..., or edges.yaml")
-    parser.add_argument("--out", type=path_argument, help=".png, .gif or .html (CLIP.png)")
-    parser.add_argument("--title", help="text above it, such as the label")
-    parser.add_argument("--frames", type=int, default=8, help="poses of a strip (8)")
-    parser.add_argument("--rate", type=float, default=30.0, help="frames a second (30)")
-    parser.add_argument("--numbers", action="store_true", help="write the joints' numbers")
-    parser.add_argument(
-        "--links", type=int, metavar="N", help="CLIP is weights: draw the N largest"
-    )
+    parser = Parser(prog="python -m data.show", description=__doc__)
+    add = parser.add_argument
+    add("clip", type=path_argument, help="the file")
+    add("--sample", help="of a file of many: the clip's name")
+    add("--layout", help="the joints: ntu, ucla, coco17, ..., or edges.yaml")
+    add("--out", type=path_argument, help=".png, .gif or .html (CLIP.png)")
+    add("--title", help="text above it, such as the label")
+    add("--frames", type=int, default=8, help="poses of a strip (8)")
+    add("--rate", type=float, default=30.0, help="frames a second (30)")
+    add("--numbers", action="store_true", help="write the joints' numbers")
+    add("--links", type=int, metavar="N", help="CLIP is weights: draw the N largest")
     print_any_text()
-    arguments = parser.parse_args(argv)
-    try:
-        print(f"wrote {_show(arguments)}")
-    except (DataError, Unsound) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{arguments.out or arguments.clip}: {reason(error)}", file=sys.stderr)
-        return 2
-    return 0
+    given = parser.parse_args(argv)
+    return run(lambda: print(f"wrote {_show(given)}"), DataError, Unsound)
 
 
 def _show(given: argparse.Namespace) -> Path:
@@ -97,9 +85,8 @@ def _clip(given: argparse.Namespace) -> Poses:
         own = OwnClips(path)
         tables = own.tables
         row = _row(path, tables.names, given.sample)
-        title = given.title or f"{tables.names[row]}: {tables.class_names[tables.labels[row]]}"
-        axes = len(tables.channels.removesuffix("s"))
-        return poses(own.sequence(row), tables.skeleton, axes=axes, title=title)
+        title = given.title or tables.title(row)
+        return poses(own.sequence(row), tables.skeleton, axes=tables.axes, title=title)
     return _read(path, given)
 
 

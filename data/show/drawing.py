@@ -23,11 +23,7 @@ _MOST_FRAMES = 150  # of an animation
 
 
 def save_strip(path: Path, clip: Poses, *, frames: int = 8, numbers: bool = False) -> None:
-    """A row of ``frames`` poses for each view.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """A row of ``frames`` poses for each view."""
     _save(path, strip(clip, frames=frames, numbers=numbers))
 
 
@@ -39,20 +35,12 @@ def strip(clip: Poses, *, frames: int = 8, numbers: bool = False) -> Figure:
 
 
 def save_page(path: Path, clips: Sequence[Poses], *, frames: int = 8) -> None:
-    """A row of poses, from the front, for each of some clips of one skeleton.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """A row of poses, from the front, for each of some clips of one skeleton."""
     _save(path, _rows([(c.title, c, "front", _spread(c, frames)) for c in clips], False))
 
 
 def save_animation(path: Path, clip: Poses, *, rate: float = 30.0, numbers: bool = False) -> None:
-    """A GIF, the views side by side; of a long clip every second frame, or third, ...
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """A GIF, the views side by side; of a long clip every second frame, or third, ..."""
     step = math.ceil(len(clip.points) / _MOST_FRAMES)
     images = list(_images(clip, range(0, len(clip.points), step), numbers))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -154,11 +142,7 @@ def legend(clip: Poses) -> list[tuple[str, str]]:
 
 
 def save_links(path: Path, weights: np.ndarray, skeleton: Skeleton, links: int, title: str) -> None:
-    """Weights between joints (S, V, V): a matrix each, and the strongest links on the body.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Weights between joints (S, V, V): a matrix each, and the strongest links on the body."""
     figure = Figure(figsize=(1.5 + 3.2 * len(weights), 7), layout="constrained")
     figure.suptitle(title)
     cells = figure.subplots(2, len(weights), squeeze=False)

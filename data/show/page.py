@@ -12,11 +12,7 @@ from torchlight.files import atomic_write
 
 
 def save_html(path: Path, clip: Poses, *, rate: float = 30.0) -> None:
-    """Write the page; it needs no network.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the page; it needs no network."""
     shown = np.clip(2 * clip.points, -9, 9).round(4).astype(object)
     shown[~clip.seen] = None
     content = {

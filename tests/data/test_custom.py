@@ -426,7 +426,7 @@ def test_edges_that_are_wrong(tmp_path, capsys, content, words):
 def test_unknown_layouts_are_told_the_nearest(tmp_path, capsys):
     assert "did you mean 'coco17'" in refused(capsys, tmp_path, tmp_path, "coco-17")
     assert "no such file" in refused(capsys, tmp_path, tmp_path / "none", "coco17")
-    assert "cannot be read" in refused(capsys, tmp_path, tmp_path, "none.yaml")
+    assert "none.yaml: No such file" in refused(capsys, tmp_path, tmp_path, "none.yaml")
 
 
 # Labels and splits
