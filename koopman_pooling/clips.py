@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +13,26 @@ from torch import nn
 from data.errors import DataError
 from data.skeletons import bone_parents
 from feeders.streams import fused
-from feeders.transforms import HOMES
 from koopman_pooling.in_graph import Prepared, settled
 from koopman_pooling.loading import load, weights_path
-from koopman_pooling.old_weights import OWN_PACKAGES
+from koopman_pooling.old_weights import OWN_PACKAGES, opened
 from koopman_pooling.package import WEIGHTS as PACKED
 from koopman_pooling.package import read_package
 from koopman_pooling.preprocessing import ClipReader
 from model.published import ALIASES
-from torchlight.card import Card, read_card, with_card
+from torchlight.card import Card, read_card
 from torchlight.checkpoint import apply_weights, load_weights
-from torchlight.config import Config, bind
-from torchlight.contract import with_data
+from torchlight.config import Config
 from torchlight.errors import UserError
 from torchlight.flags import parse
-from torchlight.holdout import open_splits
-from torchlight.registry import (
-    decided_by_data,
-    look_beside,
-    plug,
-    resolve,
-    with_each_built,
-    with_parts,
-)
+from torchlight.registry import look_beside, with_parts
 
 OUTPUTS = ("logits", "features")
 COMPARED = 32
 RANDOM_CLIPS = 12
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model with its weights, what is known of it, and datasets; ``title`` says of what clips."""
-
-    model: Any
-    card: Card
-    test: Any
-    train: Any
-    title: str
-
-
-def subject_of(asked: argparse.Namespace, rest: Sequence[str], *, training: bool) -> Subject:
+def feed_of(asked: argparse.Namespace, rest: Sequence[str], *, training: bool) -> "Feed":
     """The model that ``asked.weights`` names, with the data of ``asked.config`` if there are any.
 
     Args:
@@ -82,7 +60,7 @@ def subject_of(asked: argparse.Namespace, rest: Sequence[str], *, training: bool
     reader, persons = recogniser.reader, recogniser.card.model_args.get("num_person", 1)
     clips = [_random_clip(i, persons, reader) for i in range(RANDOM_CLIPS)]
     card = recogniser.card.but(class_names=list(recogniser.class_names))
-    return Subject(recogniser.model, card, reader.dataset(clips), None, "random clips")
+    return Feed(recogniser.model, card, reader.dataset(clips), None, "random clips")
 
 
 def _random_clip(seed: int, persons: int, reader: ClipReader) -> np.ndarray:
@@ -92,29 +70,16 @@ def _random_clip(seed: int, persons: int, reader: ClipReader) -> np.ndarray:
     return random.normal(size=(*shape[:1], 1, *shape[2:])) + random.normal(0, 0.05, shape).cumsum(1)
 
 
-def _of_config(config: Config, path: Path) -> Subject:
+def _of_config(config: Config, path: Path) -> "Feed":
     """The model and the datasets of a configuration."""
     packed = read_package(path.parent) if path.name == PACKED else None
     entries, own = packed or (load_weights(path), None)
     config = config.but(weights=None) if packed else config  # whose card is elsewhere
-    allowed = (*OWN_PACKAGES, *config.allow_import)
-    feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
-    target = resolve(config.named("model"), config.model, ALIASES, allowed)
-    config, card = with_card(config, target)
-    card = own or card
-    targets = {"test_feeder_args": feeder, "model_args": target}
-    targets |= {"train_feeder_args": feeder} if config.phase == "train" else {}
-    config = bind(config, targets, ALIASES, allowed, {"model_args": decided_by_data(target)})
-
-    def build(key: str, given: dict[str, Any]) -> Any:
-        return feeder.build(with_each_built(key, given, HOMES, allowed))
-
-    sets = open_splits(config, build, feeder.parameters)
-    matched = hasattr(sets["test"], "exemplars")  # of classes that the model has no logits for
+    config, card, target, _, sets = opened(config)
+    card, allowed = own or card, (*OWN_PACKAGES, *config.allow_import)
+    matched = hasattr(sets["test"], "exemplars")
     if matched and config.phase == "train":
         raise UserError("--quantize: accuracy is measured, but the test split has other classes")
-    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=not matched)
-    config = with_data(config, target, sets, card, matched=matched)
     given = with_parts("model_args", target, config.model_args, ALIASES, allowed, config.named)
     model = target.build(given)
     apply_weights(model, entries, str(path), config.ignore_weights)
@@ -122,11 +87,15 @@ def _of_config(config: Config, path: Path) -> Subject:
         print(f"note: {note}", file=sys.stderr)
     names = card.class_names or (None if matched else getattr(sets["test"], "class_names", None))
     card = card.but(class_names=names and list(names), model=card.model or target.path)
-    return Subject(model, card, sets["test"], sets.get("train"), "clips of the test split")
+    return Feed(model, card, sets["test"], sets.get("train"), "clips of the test split")
 
 
 class Feed:
     """A graph to export, its inputs, and what the model itself makes of the same clips.
+
+    Args:
+        model: with its weights. card: what is known of them.
+        test, train: datasets; ``title`` says what the clips of the first are.
 
     Attributes:
         graph: takes ``inputs``, by name; gives ``outputs``. raw: inputs are joints as recorded.
@@ -134,14 +103,13 @@ class Feed:
         rows: clips of the test split to compare on; ``on`` says which.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject, test = subject, subject.test
-        self.model: nn.Module = subject.model.eval()
+    def __init__(self, model: nn.Module, card: Card, test: Any, train: Any, title: str) -> None:
+        self.model, self.card, self.test, self.train = model.eval(), card, test, train
         if hasattr(self.model, "return_features"):
-            self.model.return_features = True
+            self.model.return_features = True  # type: ignore[assignment]
         n = len(test.sample_names)
         self.rows = np.unique(np.linspace(0, n - 1, min(n, COMPARED)).astype(int)).tolist()
-        self.on = f"{len(self.rows)} of {n} {subject.title}"
+        self.on = f"{len(self.rows)} of {n} {title}"
         x = test.get_batch([0])[0]
         self.outputs = OUTPUTS[: len(self.run(self.model, x))]
         self.graph, self.raw = self.model, False
@@ -165,7 +133,7 @@ class Feed:
 
     def about(self) -> dict[str, Any]:
         """What travels in the file."""
-        card, test = self.subject.card, self.subject.test
+        card, test = self.card, self.test
         example = self.batch(self.rows[:1])
         size = [*map(str, example[self.inputs[0]].shape)]
         if hasattr(self.model, "pooled") and not self.raw:
@@ -192,7 +160,7 @@ class Feed:
 
     def batch(self, rows: Sequence[int], dataset: Any = None) -> dict[str, np.ndarray]:
         """The graph's inputs of clips (of the test split): raw ones padded to the longest."""
-        dataset = dataset or self.subject.test
+        dataset = dataset or self.test
         if not self.raw:
             return {"x": np.asarray(dataset.get_batch(rows)[0], np.float32)}
         clips = [clip.transpose(3, 1, 2, 0) for clip in self._clips(dataset, rows)]
@@ -204,7 +172,7 @@ class Feed:
 
     def eager(self, rows: Sequence[int]) -> list[np.ndarray]:
         """The model's outputs for clips of the test split, prepared as in training."""
-        test, random = self.subject.test, np.random.default_rng(0)
+        test, random = self.test, np.random.default_rng(0)
         if not self.raw:
             return self.run(self.model, test.get_batch(rows)[0])
         clips = self._clips(test, rows)

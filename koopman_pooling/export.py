@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from koopman_pooling.clips import Feed, subject_of
+from koopman_pooling.clips import Feed, feed_of
 from koopman_pooling.loading import add_weights_flags, weights_path
 from koopman_pooling.old_weights import saved_beside
 from torchlight import cli
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{target}: exists already; choose another --out or add --overwrite")
         if not target.parent.is_dir():
             raise UserError(f"{target.parent}: no such folder to write to")
-    feed = Feed(subject_of(asked, rest, training=asked.quantize is not None))
+    feed = feed_of(asked, rest, training=asked.quantize is not None)
     about = feed.about()
     with atomic_write(out) as temporary:
         _write(asked.format, feed, about, temporary)
@@ -134,7 +134,7 @@ def _write(form: str, feed: Feed, about: dict[str, Any], path: Path) -> None:
                 output_names=list(feed.outputs),
             )
     except Exception as error:  # of somebody's model
-        name = type(feed.subject.model).__name__
+        name = type(feed.model).__name__
         raise UserError(f"{name} cannot be exported to {form}: {told(error)}") from error
     texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in about.items()}
     found.model.metadata_props.update(texts)

@@ -14,7 +14,7 @@ from feeders.sources import NtuSource
 from feeders.transforms import HOMES
 from model.published import ALIASES
 from torchlight.card import Card, card_of_run, with_card
-from torchlight.config import RESOLVED, bind
+from torchlight.config import RESOLVED, Config, bind
 from torchlight.contract import with_data
 from torchlight.errors import UserError
 from torchlight.flags import parse
@@ -48,28 +48,43 @@ def card_by_config(path: Path, config_file: str | Path) -> Card:
         UserError: it is not enough to make inputs by.
     """
     argv = ["--config", str(config_file), "--phase", "test", "--weights", str(path)]
-    config, _ = parse(argv, "")
+    config, card, model, feeder, sets = opened(parse(argv, "")[0], without_data=True)
+    found = card_of_run(config, str(config_file), model, feeder, sets, card, ())
+    return found.but(class_names=card.class_names or found.class_names)
+
+
+def opened(
+    config: Config, *, without_data: bool = False
+) -> tuple[Config, Card, Target, Target, dict[str, Any]]:
+    """The configuration as classes and data mean it, the card of its weights, the classes of the
+    model and of the dataset, and the splits.
+
+    Args:
+        without_data: blank clips will do, where it is known what the data are like.
+    """
     allowed = (*OWN_PACKAGES, *config.allow_import)
-    model = resolve("model", config.model, ALIASES, allowed)
+    model = resolve(config.named("model"), config.model, ALIASES, allowed)
     config, card = with_card(config, model)
-    feeder = resolve("feeder", config.feeder, ALIASES, allowed)
+    feeder = resolve(config.named("feeder"), config.feeder, ALIASES, allowed)
     targets = {"test_feeder_args": feeder, "model_args": model}
-    left = {"model_args": decided_by_data(model)}
-    config = bind(config, targets, ALIASES, allowed, left)
-    made_of, arguments = feeder, config.test_feeder_args
-    if feeder.path.startswith("feeders.oneshot."):  # the classes do not matter to the inputs
-        made_of, arguments = _base_of(feeder, arguments)
-    blank = _blank(made_of.path, arguments, config.model_args.get("num_class"))
+    targets |= {"train_feeder_args": feeder} if config.phase == "train" else {}
+    config = bind(config, targets, ALIASES, allowed, {"model_args": decided_by_data(model)})
+    made_of, blank = feeder, dict[str, Any]()
+    if without_data:
+        arguments = config.test_feeder_args
+        if feeder.path.startswith("feeders.oneshot."):  # the classes do not matter to the inputs
+            made_of, arguments = _base_of(feeder, arguments)
+        blank = _blank(made_of.path, arguments, config.model_args.get("num_class"))
+        config = config.but(test_feeder_args=arguments, evaluator=None)
 
     def build(key: str, given: dict[str, Any]) -> Any:
         return made_of.build({**with_each_built(key, given, HOMES, allowed), **blank})
 
-    config = config.but(test_feeder_args=arguments, evaluator=None)
     sets = open_splits(config, build, made_of.parameters)
-    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=False)
-    config = with_data(config, model, sets, card)
-    found = card_of_run(config, str(config_file), model, feeder, sets, card, ())
-    return found.but(class_names=card.class_names or found.class_names)
+    matched = hasattr(sets["test"], "exemplars")  # of classes that the model has no logits for
+    judged = not (matched or without_data)
+    plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=judged)
+    return with_data(config, model, sets, card, matched=matched), card, model, feeder, sets
 
 
 def _base_of(feeder: Target, arguments: dict[str, Any]) -> tuple[Target, dict[str, Any]]:

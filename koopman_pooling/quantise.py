@@ -29,7 +29,7 @@ def quantise(source: Path, target: Path, feed: Feed) -> None:
 
     class Reader(tools.CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches = _batches(feed, feed.subject.train, CALIBRATION)
+            self.batches = _batches(feed, feed.train, CALIBRATION)
 
         def get_next(self) -> Any:
             return next(self.batches, None)
@@ -51,7 +51,7 @@ def quantise(source: Path, target: Path, feed: Feed) -> None:
 def compare(exact: Path, small: Path, feed: Feed) -> list[str]:
     """Lines of a table: accuracy on the whole test split, and speed, of both files."""
     runs = {"float32": session(exact), "int8": session(small)}
-    labels = np.asarray(feed.subject.test.labels)
+    labels = np.asarray(feed.test.labels)
     eager = np.concatenate([feed.eager(rows)[0] for rows in _rows(len(labels))])
     logits = {name: _scores(run, feed, len(labels)) for name, run in runs.items()}
     right = {name: (found.argmax(1) == labels).mean() for name, found in logits.items()}
@@ -93,7 +93,7 @@ def _scores(run: Run, feed: Feed, count: int) -> np.ndarray:
 
 def _rates(runs: Sequence[Run], feed: Feed, size: int) -> list[float]:
     """Samples a second of each run: the better of two turns, taken in the order A B A B."""
-    n = len(feed.subject.test.sample_names)
+    n = len(feed.test.sample_names)
     inputs = feed.batch([row % n for row in range(size)])
     turns = [[_rate(run, inputs, size) for run in runs] for _ in range(2)]
     return [max(rates) for rates in zip(*turns, strict=True)]

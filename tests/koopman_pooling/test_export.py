@@ -33,7 +33,7 @@ from feeders.transforms import (
     ValidFrames,
 )
 from koopman_pooling import export, quantise
-from koopman_pooling.clips import Feed, Subject
+from koopman_pooling.clips import Feed
 from koopman_pooling.in_graph import Prepared, settled
 from model.classifier import Model
 from torchlight.card import Card
@@ -186,7 +186,7 @@ def test_a_transform_of_ones_own_stays_outside_and_the_graph_takes_what_comes_of
     weights()
     test = Feeder(split="test", performers=3, replications=1, transforms=[shifted])
     model = Model(8, 25, 1, graph_args={"skeleton": "ntu"}, channels=[8])
-    feed = Feed(Subject(model, Card(), test, None, "clips"))
+    feed = Feed(model, Card(), test, None, "clips")
     assert feed.notes == ["all preprocessing, as function has no form in a graph"]
     assert feed.about()["input"] == "x float32 (clips, 3, frames, 25, 1)"
     np.testing.assert_array_equal(feed.batch([1])["x"][0], test[1][0])
