@@ -34,8 +34,7 @@ from torchlight.trainer import Trainer
 
 OWN_PACKAGES = ("feeders", "model")
 MISTAKES = (DataError, ModelError)
-_PHASES = ("export", "package", "predict", "report")
-TOOLS = {name: f"koopman_pooling.{name}.main" for name in _PHASES}
+TOOLS = {p: f"koopman_pooling.{p}.main" for p in ("export", "package", "predict", "report")}
 """Other phases than training and testing: the function of a wing that takes the command line."""
 SEVERAL = dict.fromkeys(("--seeds", "--streams"), "koopman_pooling.several.run_each")
 """Flags that ask for several runs: the function also takes ``main``, which it calls for each."""
@@ -51,7 +50,8 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
         return tool(argv)
     if several := cli.tool_asked_for(argv, SEVERAL):
         return several(argv, main)
-    config, config_file = parse(argv, __doc__ or "", phases=TOOLS, weights=WEIGHTS)
+    also = plug("koopman_pooling.several.own_flags")(None)
+    config, config_file = parse(argv, __doc__ or "", also, phases=TOOLS, weights=WEIGHTS)
     measure = cli.wing(config.measured, "torchlight.measures.measure") if config.measured else None
     if config.phase == "summary":
         config = config.but(phase="train" if config.train_feeder_args else "test")

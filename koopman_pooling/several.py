@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feeders.streams import instead
+from model.published import WEIGHTS
 from torchlight import distributed
 from torchlight.cli import Parser
 from torchlight.compare import NOTE, markdown, summary, write_table
@@ -70,6 +71,15 @@ class Planned:
             temporary.write_text(json.dumps({"settings": self._settings}) + "\n", encoding="utf-8")
 
 
+def own_flags(given: object = None) -> Parser:
+    """Those of this wing, for the help and for suggestions as well."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--seeds", type=int, nargs="+", help="train a run of each")
+    told = "train a run of each stream; joint+bone: both, fused"
+    parser.add_argument("--streams", nargs="+", help=told)
+    return parser
+
+
 def run_each(argv: Sequence[str] | None, main: Callable[[Sequence[str]], int]) -> int:
     """Train the runs that a command line asks for, one after the other, and compare them.
 
@@ -105,18 +115,15 @@ def run_each(argv: Sequence[str] | None, main: Callable[[Sequence[str]], int]) -
 
 def _planned(argv: Sequence[str]) -> tuple[Path, list[Planned]]:
     """The work dir above all, and the runs, checked as far as can be before the first begins."""
-    parser = Parser(add_help=False)
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--streams", nargs="+")
-    parser.add_argument("--seed")
-    given, words = parser.parse_known_args(argv)
+    given, words = own_flags().parse_known_args(argv)
+    if any(word.startswith("--resume") for word in words):
+        raise UserError("--resume: leave it out; --seeds and --streams resume what has not ended")
     for flag, values in (("--seeds", given.seeds), ("--streams", given.streams)):
         if values and len(set(values)) < len(values):
             raise UserError(f"{flag}: one of {' '.join(map(str, values))} is there twice")
-    if given.seed is not None and given.seeds:
+    config, _ = parse(words, "", own_flags(), weights=WEIGHTS)
+    if given.seeds and config.by_flag("seed"):
         raise UserError("--seed and --seeds exclude each other; leave --seed out")
-    seed = [] if given.seed is None else ["--seed", given.seed]
-    config, _ = parse([*words, *seed], "")
     if config.phase != "train" or config.measured:
         other = config.measured or "--phase test"
         raise UserError(f"--seeds and --streams train; say {other} for one run at a time")
@@ -125,7 +132,7 @@ def _planned(argv: Sequence[str]) -> tuple[Path, list[Planned]]:
         folder = parent / stream / f"seed-{number}"
         own = [*words, "--work-dir", str(folder), "--seed", str(number)]
         own += _stream_words(config, stream) if stream else []
-        runs.append(Planned(stream or parent.name, own, parse(own, "")[0]))
+        runs.append(Planned(stream or parent.name, own, parse(own, "", weights=WEIGHTS)[0]))
     return parent, runs
 
 

@@ -123,6 +123,9 @@ def test_streams_take_the_place_of_every_spelling(root, name, tmp_path):
     (["--streams", "joint", "bones"], "bones"),
     (["--streams", "joint+joint"], "distinct"),
     (["--seeds", "1", "--phase", "test", "--weights", "x.pt"], "one run at a time"),
+    (["--seeds", "1", "--resume", "last"], "leave it out"),
+    (["--sedes", "1"], '"--seeds"'),
+    (["--stream", "bone"], '"--streams"'),
     (["--seeds", "1", "--dry-run"], "say --dry-run for one run at a time"),
     (["--seeds", "1", "--num-epochs", "3"], "--num-epoch"),
 ])  # fmt: skip
