@@ -23,7 +23,8 @@ from torchlight.config import Config
 from torchlight.errors import UserError
 from torchlight.files import atomic_write
 from torchlight.flags import parse
-from torchlight.reports.past import PastRun, flat, read_run
+from torchlight.reports.past import PastRun, read_run
+from torchlight.values import flat
 from torchlight.workdir import starts_over
 
 ENDED = "ended.json"

@@ -17,7 +17,8 @@ from typing import Any
 from torchlight.cli import Parser, run
 from torchlight.errors import UserError
 from torchlight.files import atomic_write, path_argument
-from torchlight.reports.past import STEMS, PastRun, flat, is_run, read_run, wilson
+from torchlight.reports.past import STEMS, PastRun, is_run, read_run, wilson
+from torchlight.values import flat
 
 Rows = list[list[str]]
 NONE = "–"

@@ -79,6 +79,15 @@ def meaning(value: Any) -> Any:
     return _TRUTH.get(value.lower(), str(value) if number is None else number)
 
 
+def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = isinstance(value, Mapping)
+        found |= flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
+    return found
+
+
 def fitted(kind: Any, value: Any) -> Any:
     """The first reading of ``value`` that the type ``kind`` takes; if none, its plain meaning."""
     branches = _branches(kind)

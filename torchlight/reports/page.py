@@ -24,13 +24,13 @@ from torchlight.reports.past import (
     STEMS,
     Evaluated,
     PastRun,
-    flat,
     read_run,
     rows_of,
     text_of,
     typed,
     wilson,
 )
+from torchlight.values import flat
 
 PAGE = "report.html"
 _WORST = 10  # confusions listed
@@ -193,11 +193,10 @@ def write_embedding(folder: Path, stem: str, scores: np.ndarray, rows: Sequence[
 
 
 def _embedding(run: PastRun, found: Evaluated) -> str:
-    lines = [row for row in rows_of(run.folder / f"{found.stem}_embedding.csv") if len(row) == 5][
-        1:
-    ]
+    file = run.folder / f"{found.stem}_embedding.csv"
+    lines = [row for row in rows_of(file)[1:] if len(row) == 5]
     if not lines:
-        raise UserError(f"{found.stem}_embedding.csv is not there")
+        raise UserError(f"{file.name} is not there")
     xy = np.array([[float(cell) for cell in row[3:]] for row in lines])
     labels = np.array([found.classes.index(row[1]) for row in lines])
     wrong = np.array([row[1] != row[2] for row in lines])
@@ -222,7 +221,7 @@ def _configuration(run: PastRun, found: Evaluated) -> str:
     own, rows = flat(run.config), [["key", named, "this run"]]
     for key in dict.fromkeys([*own, *below]):
         old, new = below.get(key), own.get(key)
-        unsaid = new is None and old in (None, False, [], {})
+        unsaid = new is None and old in (None, False, [])
         if old != new and not unsaid and key.partition(".")[0] not in _SUPPRESSED:
             rows.append([key, *("–" if v is None else _setting(v) for v in (old, new))])
     text = text_of(run.config_file) if run.config_file else ""
@@ -238,19 +237,17 @@ def _below(run: PastRun) -> tuple[dict[str, Any], str]:
     names, where both are still there; else the defaults."""
     fields = Config.model_fields.items()
     defaults = {k: v.default for k, v in fields if not v.is_required() and v.default is not None}
-    words = run.command
+    words = " ".join(run.command).replace("--config=", "--config ").split(" ")
     try:
         file = Path(words[words.index("--config") + 1])
-        bases = read_yaml(file).get(BASE)
-        names = [bases] if isinstance(bases, str) else list(bases or [])
-        below: dict[str, Any] = {}
+        bases = read_yaml(file).get(BASE) or []
+        names = [bases] if isinstance(bases, str) else list(bases)
+        below = flat(defaults)
         for name in names:
             below |= flat(typed(read_layers(file.parent / name)[0]))
+        return below, "its base, " + ", ".join(names) if names else "the defaults"
     except (ValueError, IndexError, TypeError, UserError):
         return flat(defaults), "the defaults"
-    if not names:
-        return flat(defaults), "the defaults"
-    return flat(defaults) | below, "its base, " + ", ".join(names)
 
 
 def _setting(value: object) -> str:
@@ -280,17 +277,18 @@ def _environment(run: PastRun, found: Evaluated) -> str:
 
 
 def _commands(run: PastRun, found: Evaluated) -> str:
-    typed = shlex.join(["python", *run.command]) if run.command else ""
-    script = run.command[0] if run.command else "main_multigpu.py"
-    lines = [f"# as it was typed\n{typed}"] if typed else []
-    if run.config_file is not None and run.config.get("phase") != "test":
-        again = ["python", script, "--config", str(run.config_file), "--work-dir", "OTHER"]
-        lines.append(f"# from what is saved here, into another folder\n{shlex.join(again)}")
-    if run.config_file is not None and (run.folder / "best.pt").exists():
-        test = ["python", script, "--config", str(run.config_file), "--phase", "test"]
-        test += ["--weights", str(run.folder / "best.pt"), "--work-dir", "OTHER"]
-        lines.append(f"# the best epoch, tested again\n{shlex.join(test)}")
-    return _code("\n\n".join(lines)) if lines else ""
+    words, weights = run.command or ["main_multigpu.py"], run.folder / "best.pt"
+    own = " ".join(words).partition(" --allow-import ")[2].partition(" --")[0].split()
+    again = ["python", words[0], "--config", str(run.config_file), "--work-dir", "OTHER"]
+    again += ["--allow-import", *own] if own else []
+    test = [*again, "--phase", "test", "--weights", str(weights)]
+    lines = {
+        "as it was typed": ["python", *run.command] if run.command else [],
+        "from what is saved here": again if run.config.get("phase") == "train" else [],
+        "the best epoch, tested again": test if run.config_file and weights.exists() else [],
+    }
+    told = [f"# {what}\n{shlex.join(line)}" for what, line in lines.items() if line]
+    return _code("\n\n".join(told)) if told else ""
 
 
 # -- the whole ------------------------------------------------------------------------------------
@@ -353,8 +351,8 @@ dd { margin: 0; font-size: 1.25rem; font-weight: 600 }
 table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line) }
-td { max-width: 42rem; overflow-wrap: break-word }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+td { min-width: 7rem; max-width: 42rem; overflow-wrap: break-word }
+.number { min-width: 0; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 pre { padding: .8rem; background: var(--box); border-radius: 6px; font-size: .85rem }
 details { margin: 1rem 0 }
 summary { cursor: pointer; overflow-wrap: anywhere }

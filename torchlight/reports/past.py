@@ -194,15 +194,6 @@ def typed(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings as one mapping of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
-    return found
-
-
 def _age(folder: Path, found: Evaluated) -> float:
     return (folder / f"{found.stem}_confusion.csv").stat().st_mtime
 

@@ -16,6 +16,7 @@ from torchlight.loading import BatchPlan, Dataset, plan_batches
 from torchlight.log import warn
 from torchlight.resilience.states import StateFile
 from torchlight.schedule import learning_rates
+from torchlight.values import flat
 from torchlight.workdir import ARTEFACTS, Begun, WorkDir, starts_over
 
 from .identity import identity_of, same_data, split_changed
@@ -207,7 +208,7 @@ def _differences(
         world: processes with which the run began.
     """
     before = Config.with_defaults(state["recipe"])
-    old, new = _flat(before), _flat(now["recipe"])
+    old, new = flat(before), flat(now["recipe"])
     found = {
         key: f"{_shown(old.get(key))} -> {_shown(new.get(key))}"
         for key in {**old, **new}
@@ -234,15 +235,6 @@ def _differences(
         f"{key}: {change} ({harmless[key]})" for key, change in found.items() if key in harmless
     ]
     return {key: change for key, change in found.items() if key not in harmless}, notes
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings as one mapping of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = isinstance(value, Mapping)
-        flat |= _flat(value, f"{above}{key}.") if inner else {f"{above}{key}": value}
-    return flat
 
 
 def _shown(value: Any) -> str:
