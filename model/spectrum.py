@@ -94,7 +94,7 @@ def normalize_eigenvalues(
 ) -> tuple[Tensor, NormalizationReport]:
     """Give the ``rank`` largest eigenvalues of each operator the modulus r^power at their angle.
 
-    With K = V diag(l) V^-1, rows u_i of V^-1, and the chosen i,
+    With K = V diag(l) V^-1, rows u_i of V^-1, and the chosen i::
 
         K' = K + sum over chosen i of (l'_i - l_i) v_i u_i,   l'_i = l_i |l_i|^(power - 1)
 

@@ -3,7 +3,7 @@
 ``cli.wing`` fetches it for ``--config list``, ``--resume last`` and ``--completion SHELL``.
 """
 
-from .completion import completion
 from .found import last_run, listed
+from .shells import completion
 
 __all__ = ["completion", "last_run", "listed"]

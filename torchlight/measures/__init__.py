@@ -3,7 +3,7 @@
 It is plugged in by ``measure(run)``, for ``--phase summary`` and ``--dry-run``.
 """
 
-from .layers import layers, table
+from .parts import layers, table
 from .run import measure
 
 __all__ = ["layers", "measure", "table"]

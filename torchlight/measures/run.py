@@ -12,7 +12,7 @@ from ..loading import read
 from ..summary import duration, peak_memory
 from ..trainer import Trainer
 from ..workdir import WorkDir
-from .layers import layers, table
+from .parts import layers, table
 
 MOST, LONG_ENOUGH_S = 11, 10.0
 """Steps taken at most, and seconds after which no more are begun; two are taken in any case."""
