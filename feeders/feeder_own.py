@@ -88,6 +88,10 @@ class Feeder(SkeletonDataset):
             steps.insert(0, BodyScale(axes=source.axes))
         if random_rot:
             steps.append(RandomRotate(degrees=[17] * 3))
+        decided_by: dict[str, dict[str, Any]] = {
+            "window": {"window_size": window_size},
+            "preprocessing": {"scale": scale},
+        }
         if only_transforms:
             refuse_unheard(
                 Feeder,
@@ -98,14 +102,12 @@ class Feeder(SkeletonDataset):
                 random_rot=random_rot,
                 scale=scale,
             )
-            steps = []
+            steps, decided_by = [], {}
         super().__init__(
             source,
             transforms=[*steps, *transforms],
             streams=streams,
             repeat=repeat,
             seed=seed,
+            decided_by=decided_by,
         )
-        if not only_transforms:
-            self.described_by["window"] = {"window_size": window_size}
-            self.described_by["preprocessing"] = {"scale": scale}

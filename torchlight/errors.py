@@ -3,6 +3,8 @@
 import sysconfig
 import traceback
 
+from .terminal import printable as printable
+
 
 class UserError(Exception):
     """One line: what is wrong, in which file (line, key), what to do.
@@ -10,13 +12,6 @@ class UserError(Exception):
     Root scripts print it without a traceback and exit with status 2. Whatever reads what a user
     gave may raise it; docstrings name other errors.
     """
-
-
-def printable(found: object) -> str:
-    """What a file holds, or what a library says of it, fit for a message: short, on one line."""
-    text = " ".join(str(found).split()) or type(found).__name__
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:200])
-    return shown + ("..." if len(text) > 200 else "")
 
 
 def told(error: BaseException) -> str:

@@ -17,6 +17,13 @@ _CHOICES = (
 """How messages say that a word is no choice, whoever wrote them."""
 
 
+def printable(found: object) -> str:
+    """What a file holds, or what a library says of it, fit for a message: short, on one line."""
+    text = " ".join(str(found).split()) or type(found).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:200])
+    return shown + ("..." if len(text) > 200 else "")
+
+
 def nearest(name: str, known: Iterable[str], also: Mapping[str, str] | None = None) -> str:
     """``' (did you mean "x"?)'``, or nothing where no known name is near.
 

@@ -8,6 +8,8 @@ import numpy as np
 from data.errors import DataError
 from data.skeletons import FLAT, Skeleton
 
+LARGEST = 2**28  # bytes of a text file
+SCORES = ("keypoint_scores", "keypoint_score", "scores", "score")  # what they are called
 WIDTHS = (2, 3, 4)  # numbers of a joint: x y, x y z (or a score), x y z and a score
 _AXES = ("TVC", "CTV", "MTVC", "TMVC", "CTVM")
 _MOST_PERSONS = 20
@@ -89,6 +91,17 @@ def _fits(array: np.ndarray, points: int, order: str) -> bool:
         and size["T"] > 0
         and 0 < size.get("M", 1) <= _MOST_PERSONS
     )
+
+
+def rows_of(numbers: Iterable[float]) -> tuple[dict[float, int], int]:
+    """A row for each frame's number, and how many there are: a number that is left out is an empty
+    frame, unless most are, or they are times."""
+    known = sorted(set(numbers))
+    first, last = known[0], known[-1]
+    whole = all(np.isfinite(number) and number == int(number) for number in known)
+    if whole and last - first <= 10 * len(known) + 100:
+        return {number: int(number - first) for number in known}, int(last - first) + 1
+    return {number: row for row, number in enumerate(known)}, len(known)
 
 
 def tracked(frames: Sequence[Sequence[np.ndarray]], points: int, width: int) -> np.ndarray:

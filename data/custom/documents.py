@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from data.custom.arrays import WIDTHS, Clip, clip_of_array, tracked
+from data.custom.arrays import LARGEST, SCORES, WIDTHS, Clip, clip_of_array, rows_of, tracked
 from data.errors import DataError, printable
 from data.skeletons import SKELETONS, Skeleton
 from torchlight.untrusted import read_bounded
-
-LARGEST = 2**28  # bytes
 
 _FRAMES = (
     *("skeletons", "frames", "data", "instance_info", "annotations", "predictions", "results"),
@@ -28,7 +26,6 @@ _ONE = (
     *("pose_keypoints_3d", "pose_keypoints_2d", "keypoints", "keypoint", "pose", "joints"),
     *("landmarks", "pose_world_landmarks", "poseWorldLandmarks", "pose_landmarks", "poseLandmarks"),
 )
-_SCORES = ("keypoint_scores", "keypoint_score", "scores", "score")  # lists beside the joints
 _SCORE = ("score", "confidence", "visibility")  # in a joint
 _TOOLS = {"openpose": ("openpose25", "openpose18"), "alphapose": ("halpe26", "coco17", "coco133")}
 """Whose joints a tool writes: of these the layout that has as many."""
@@ -135,11 +132,10 @@ def _frames(found: Any) -> list[list]:
 
 
 def _by_number(frames: dict[int, list]) -> list[list]:
-    """Frames in their order; numbers left out are empty frames, unless most are left out."""
-    first, last = min(frames), max(frames)
-    if last - first > 10 * len(frames) + 100:
-        return [frames[number] for number in sorted(frames)]
-    return [frames.get(number, []) for number in range(first, last + 1)]
+    """Frames in their order."""
+    row_of, count = rows_of(frames)
+    people_of = {row_of[number]: people for number, people in frames.items()}
+    return [people_of.get(row, []) for row in range(count)]
 
 
 def _people(frame: Any) -> list:
@@ -188,7 +184,7 @@ def _pose(person: Any, skeleton: Skeleton) -> tuple[np.ndarray, bool | None]:
         key = next((key for key in ("alphapose", *_ONE) if person.get(key)), None)
         if key is None:
             raise DataError(f"a person of {printable(', '.join(person))}; {_FORMS}")
-        scores = next((person[k] for k in _SCORES if isinstance(person.get(k), list)), None)
+        scores = next((person[k] for k in SCORES if isinstance(person.get(k), list)), None)
         if key == "alphapose" or key.startswith("pose_keypoints"):
             tool = "alphapose" if key == "alphapose" else "openpose"
             scored = not key.endswith("3d")

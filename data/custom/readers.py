@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.custom.annotations import read_annotations, read_x_and_y
-from data.custom.arrays import Clip, Found, clip_of_array, stacked
+from data.custom.arrays import SCORES, Clip, Found, clip_of_array, stacked
 from data.custom.documents import read_document, read_frame_files
 from data.custom.tables import read_table
 from data.errors import DataError
@@ -23,7 +23,6 @@ _PICKLES = (".pkl", ".pickle")
 _SUFFIXES = (".csv", ".tsv", ".json", ".npy", ".npz", ".skeleton")
 _FRAME_FILE = re.compile(r"(.*?)[_.\-]?\d+_keypoints\.json")
 _KEYPOINTS = ("keypoint", "keypoints", "joints", "skeleton", "skeletons", "data", "x", "clip")
-_SCORES = ("keypoint_score", "keypoint_scores", "scores", "score")
 
 
 def find_clips(path: Path, skeleton: Skeleton, axes: str | None = None) -> Found:
@@ -123,7 +122,7 @@ def _read_arrays(path: Path, skeleton: Skeleton, axes: str | None) -> Clip:
     if not key:
         raise DataError(f"{path}: none of {', '.join(_KEYPOINTS)} in it, but {', '.join(there)}")
     array = open_array(path, key)
-    scores = next((open_array(path, name) for name in _SCORES if name in there), None)
+    scores = next((open_array(path, name) for name in SCORES if name in there), None)
     if scores is not None and array.shape[:-1] == scores.shape and array.shape[-1] == 2:
         array = np.concatenate([array, scores[..., None]], axis=-1)
     clip = clip_of_array(array, skeleton.num_point, axes)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.custom.arrays import WIDTHS, Clip, clip_of_array, stacked, tracked
+from data.custom.arrays import LARGEST, WIDTHS, Clip, clip_of_array, rows_of, stacked, tracked
 from data.errors import DataError, printable
 from data.skeletons import Skeleton
 from torchlight.untrusted import read_bounded
 
-LARGEST = 2**28  # bytes
 _TIMES = ("frame", "frame_id", "frame_index", "frame_number", "time", "timestamp", "index", "")
 _PERSONS = ("person", "person_id", "track", "track_id", "body", "body_id", "idx", "id")
 _JOINTS = ("joint", "joint_id", "landmark", "landmark_id", "keypoint", "keypoint_id")
@@ -180,14 +179,7 @@ def _placed(path: Path, poses: np.ndarray, times: list | None, persons: list | N
         return poses[:, None]
     if times is None:
         raise DataError(f"{path}: a column of persons, but none of frames")
-    whole = all(time == int(time) for time in times if np.isfinite(time))
-    spread = max(times) - min(times) + 1
-    if whole and np.isfinite(spread) and spread <= 10 * len(poses) + 100:
-        row_of = {time: int(time - min(times)) for time in times}  # a number left out is empty
-        count = int(spread)
-    else:
-        row_of = {time: i for i, time in enumerate(sorted(set(times)))}
-        count = len(row_of)
+    row_of, count = rows_of(times)
     if persons is None:
         frames: list[list[np.ndarray]] = [[] for _ in range(count)]
         for time, pose in zip(times, poses, strict=True):
