@@ -44,13 +44,23 @@ class Parser(terminal.Parser):
         raise UserError(self.told(message))
 
 
+class NoShell(UserError):
+    """``--completion`` of another shell than those known; whoever catches it has the ``parser``."""
+
+    def __init__(self, shell: str, parser: Parser) -> None:
+        super().__init__(f"--completion: {shell!r} is not one of {', '.join(SHELLS)}")
+        self.parser = parser
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+
 class _Completion(argparse.Action):
     """Prints the script of a shell, as ``--help`` does its page."""
 
     def __call__(self, parser: Any, namespace: Any, shell: Any, option: Any = None) -> None:
-        known = ("bash", "zsh", "fish")
-        if shell not in known:
-            raise UserError(f"--completion: {shell!r} is not one of {', '.join(known)}")
+        if shell not in SHELLS:
+            raise NoShell(shell, parser)
         print(wing("--completion", "torchlight.comforts.completion")(parser, shell))
         parser.exit()
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -37,14 +37,15 @@ def parse(
     description: str,
     own: argparse.ArgumentParser | None = None,
     *,
-    phases: Iterable[str] = (),
+    phases: Mapping[str, str] = types.MappingProxyType({}),
     weights: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[Config, str]:
     """Read flags and the YAML they name; return the configuration and the YAML's path.
 
     Args:
         own: a command's own flags, parsed by it before; here for the help and for suggestions.
-        phases: what the command knows besides the phases of a configuration, for the help.
+        phases: what the command knows besides the phases of a configuration, with the functions
+            behind them; for the help and for completion.
         weights: files that come with the code, by name.
     """
     path, flags = _read_flags(argv, _parser(description, [own] if own else [], phases))
@@ -127,7 +128,7 @@ def configurations() -> list[Path]:
 
 
 def _parser(
-    description: str, parents: list[argparse.ArgumentParser], phases: Iterable[str] = ()
+    description: str, parents: list[argparse.ArgumentParser], phases: Mapping[str, str]
 ) -> Parser:
     usage = "%(prog)s --config FILE [--KEY VALUE ...]"
     also = {flag_of(name): flag_of(key) for name, key in ALSO_CALLED.items()}
@@ -135,6 +136,7 @@ def _parser(
     parser.add_argument("--config", metavar="FILE", help="YAML configuration; list: which are here")
     told = "go on with the newest run of this configuration, wherever it is, as it was begun"
     parser.add_argument("--resume", choices=["last"], help=told)
+    parser.tools = phases
     parser.values["config"] = [str(path) for path in configurations()]
     add_launcher_flags(parser)
     for name, known in Config.model_fields.items():

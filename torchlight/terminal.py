@@ -90,6 +90,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         also: what others call its flags. values: what a flag takes, where that is known.
+        tools: functions behind phases that have flags of their own.
     """
 
     def __init__(self, *, also: Mapping[str, str] | None = None, **options: Any) -> None:
@@ -97,6 +98,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
         self.also = also
         self.values: dict[str, list[str]] = {}
+        self.tools: Mapping[str, str] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; flags may be spelled with underscores."""

@@ -17,6 +17,15 @@ import main_multigpu
 import test_oneshot
 from torchlight.log import start_logging
 
+
+@pytest.fixture(scope="module", autouse=True)
+def no_reports():
+    """Tables, pictures and pages take most of the time of a run so small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchlight.reports.attach", lambda run: run)
+        yield
+
+
 SCRIPTS = {
     "main_multigpu.py": main_multigpu,
     "test_oneshot.py": test_oneshot,
@@ -38,7 +47,7 @@ def test_configurations_are_listed(capsys, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, no_reports):
     """A folder with a configuration, two runs of it, and a newer one of another."""
     folder = tmp_path_factory.mktemp("runs")
     said = {**toy_run.CONFIG, "model_args": {"drop_out": 0.2}, "work_dir": "./work_dir/toy/own"}
@@ -106,6 +115,9 @@ complete_last() {
         (["python", "./main_multigpu.py", "--config", "config/ucla/f"], "config/ucla/fast.yaml"),
         (["torchrun", "--nproc_per_node=2", "main_multigpu.py", "--resume", ""], "last"),
         (["python", "main_multigpu.py", "--seed", "3", "--amp", "b"], "bf16"),
+        (["python", "main_multigpu.py", "--phase", "predict", "--inp"], "--input"),
+        (["python", "main_multigpu.py", "--phase", "pre"], "predict"),
+        (["python", "main_multigpu.py", "--see"], "--seeds"),
         (["python", "test_oneshot.py", "--match", "c"], "cosine"),
         (["python", "ensemble.py", "--dataset", "NW"], "NW-UCLA"),
         (["python", "eigen_normalization.py", "--split"], "--split-pairs"),

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from ..cli import NoShell, wing
 from ..errors import UserError
 from ..files import path_argument
 from ..terminal import Parser
@@ -58,7 +59,9 @@ def completion(parser: Parser, shell: str) -> str:
         raise UserError(
             '--completion needs the package shtab: pip install ".[completion]" (or shtab)'
         ) from error
-    script, words = parser.prog, " ".join(["list", *parser.values.get("config", ())])
+    _add_flags_of_phases(parser)
+    script = parser.prog = parser.prog.split()[0]  # of "main.py --phase predict", say
+    words = " ".join(["list", *parser.values.get("config", ())])
     name = re.sub(r"\W", "_", script)
     actions: list[Any] = parser._actions
     for action in actions:
@@ -72,3 +75,16 @@ def completion(parser: Parser, shell: str) -> str:
     preamble = _PREAMBLE.get(shell, "").format(name=name, words=words)
     made = shtab.complete(parser, shell=shell, preamble=preamble)
     return made + _BEHIND_PYTHON.get(shell, "").format(script=script)
+
+
+def _add_flags_of_phases(parser: Parser) -> None:
+    """Let ``parser`` have the flags of the phases that are tools; in completion alone."""
+    for phase, tool in parser.tools.items():
+        try:
+            wing(f"--phase {phase}", tool)(["--phase", phase, "--completion", "none"])
+        except NoShell as asked:
+            for action in asked.parser._actions:
+                if not {*action.option_strings} & parser._option_string_actions.keys():
+                    parser._add_action(action)
+        except UserError:  # the wing was taken out
+            continue
