@@ -121,7 +121,8 @@ def _answers(
         given.hop = given.hop or max(1, given.window // 4)
         for name, clip in _clips(recogniser, inputs, faults):
             seen = watch(recogniser, clip, given.window, given.hop, latency)
-            yield name, clip, spans_of(seen, recogniser.class_names, given.hop, given.threshold)
+            shortest = max(1, given.window // 2)
+            yield name, clip, spans_of(seen, recogniser.class_names, shortest, given.threshold)
         return
     read = _clips(recogniser, inputs, faults)
     while part := [pair for _, pair in zip(range(_TOGETHER), read, strict=False)]:

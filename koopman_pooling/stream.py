@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from koopman_pooling.recogniser import Prediction, Recogniser
 
@@ -69,7 +70,7 @@ def watch(
     starts = sorted({*range(0, max(frames - window, 0) + 1, hop), max(frames - window, 0)})
     total, windows = np.zeros((frames, len(recogniser.class_names))), np.zeros((frames, 1))
     warm = bool(latency.seconds)
-    for start in starts:
+    for start in tqdm(starts, "watching", unit=" windows", disable=None, leave=False):
         part = clip[:, start : start + window]
         windows[start : start + window] += 1
         if not np.nan_to_num(part).any():
@@ -89,8 +90,7 @@ def spans_of(
     """Return the actions in a recording, by the probabilities of its frames (T, c).
 
     Args:
-        shortest: frames of an action; of two windows that disagree a shorter one may come out,
-            which goes to the neighbour that is likelier there.
+        shortest: frames of an action; what is shorter goes to the neighbour that is likelier there.
         threshold: an action whose mean probability is lower is none.
     """
     likeliest = probabilities.argmax(axis=1)

@@ -1,6 +1,7 @@
 """Weights as a folder: what is in it, what it answers, and what strangers may put in it."""
 
 import json
+import shutil
 import sys
 
 import huggingface_hub
@@ -23,10 +24,17 @@ def package(*words):
     return main_multigpu.main(["--phase", "package", *map(str, words)])
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("package") / "mine"
+    assert package("--weights", "nw-ucla-fast", "--out", folder) == 0
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path):
-    assert package("--weights", "nw-ucla-fast", "--out", tmp_path / "mine") == 0
-    return tmp_path / "mine"
+def folder(written, tmp_path):
+    """A package of its own for each test."""
+    return shutil.copytree(written, tmp_path / "mine")
 
 
 def edit(folder, **changes):

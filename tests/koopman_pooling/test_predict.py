@@ -120,7 +120,7 @@ def test_a_pickle_from_file_to_predictions_on_the_same_file(tmp_path):
         assert found[name] == pytest.approx(row, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["NTU60", "NTU120"])
+@pytest.mark.parametrize("name", [pytest.param("NTU60", marks=pytest.mark.slow), "NTU120"])
 def test_raw_recordings_become_what_the_store_holds(tmp_path, root, name):
     dataset = next(d for d in DATA_SETS.values() if d.stem == name)
     chosen = samples(actions=2, performers=8, replications=1, cameras=1)
@@ -176,7 +176,7 @@ def test_tables_are_of_three_kinds(demo, clips, tmp_path, capsys):
     assert list(flat[0]) == ["clip", "label", "probability", "label_2", "probability_2"]
 
 
-@pytest.mark.parametrize("kind", ["png", "gif", "html"])
+@pytest.mark.parametrize("kind", ["png", pytest.param("gif", marks=pytest.mark.slow), "html"])
 def test_pictures_bear_the_label(demo, clips, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     shutil.copy(sorted(clips.glob("*.npy"))[0], tmp_path / "one.npy")
