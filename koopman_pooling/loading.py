@@ -4,7 +4,6 @@ import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from koopman_pooling.old_weights import OWN_PACKAGES, card_by_config, saved_besi
 from koopman_pooling.recogniser import Recogniser
 from model.errors import ModelError
 from model.published import ALIASES, WEIGHTS
-from torchlight.card import Card, read_card
+from torchlight.card import Card, card_path, read_card
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.cli import Parser
 from torchlight.errors import UserError, told
@@ -50,6 +49,9 @@ def load(
     card, _ = read_card(path)
     if config is not None or card.model is None or not card.preprocessing:
         card = card_by_config(path, config or saved_beside(path))
+    if not card.preprocessing:
+        told = f"its feeder, {card.feeder}, does not say how inputs are made of clips"
+        raise UserError(f"{path}: {told} (an attribute preprocessing, as SkeletonDataset has)")
     return recogniser_of(load_weights(path), card, path, device, allow_import)
 
 
@@ -58,7 +60,7 @@ def weights_path(source: str | Path) -> Path:
     path = Path(WEIGHTS.get(str(source), source))
     if not path.is_dir():
         return path
-    if package.is_package(path):
+    if any((path / name).exists() for name in (package.WEIGHTS, package.CONFIG)):
         return path / package.WEIGHTS
     found = sorted(path.glob("runs-*.pt"), key=lambda file: _step(file.name))
     for file in (path / "best.pt", *reversed(found)):
@@ -79,22 +81,31 @@ def recogniser_of(
     allow_import: Iterable[str] = (),
 ) -> Recogniser:
     """The recogniser of weights from ``path``, which their card describes."""
-    allowed = (*OWN_PACKAGES, *allow_import)
-    where = f"{path}: its card's model"
-    target = resolve(where, card.model or "", ALIASES, allowed, kind=(nn.Module,))
-    given = with_parts(where, target, {**card.free_args, **card.model_args}, ALIASES, allowed)
+    named = path.with_name(package.CONFIG) if path.name == package.WEIGHTS else card_path(path)
+    try:
+        model = _built(card, (*OWN_PACKAGES, *allow_import), _numbers(weights))
+        recogniser = Recogniser(model, card, device=device, allowed=tuple(allow_import))
+    except (UserError, ModelError) as error:
+        raise UserError(f"{named}: {error}") from error
+    apply_weights(model, weights, str(path))
+    return recogniser
+
+
+def _built(card: Card, allowed: Iterable[str], numbers: int) -> nn.Module:
+    """The model that a card describes, of weights that have so many numbers."""
+    target = resolve("model", card.model or "", ALIASES, allowed, kind=(nn.Module,))
+    arguments = {**card.free_args, **card.model_args}
+    given = with_parts("model_args", target, arguments, ALIASES, allowed)
     try:
         with torch.device("meta"):  # a stranger's card may ask for more memory than there is
             wanted = _numbers(target.build(given).state_dict())
-        if wanted > _FACTOR * _numbers(weights):
-            raise UserError(f"{where} has {wanted} numbers, the weights {_numbers(weights)}")
-        model: Any = target.build(given)
+        if wanted > _FACTOR * numbers:
+            raise UserError(f"model_args: of {wanted} numbers, and the weights have {numbers}")
+        return target.build(given)
     except (UserError, ModelError):
         raise
     except Exception as error:
-        raise UserError(f"{where}: {target.name}: {told(error)}") from error
-    apply_weights(model, weights, str(path))
-    return Recogniser(model, card, device=device, allowed=tuple(allow_import))
+        raise UserError(f"model: {target.name}: {told(error)}") from error
 
 
 def _numbers(weights: Mapping[str, Tensor]) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from koopman_pooling.preprocessing import first_fault
+from model.published import WEIGHTS as NAMED
 from torchlight.card import Card, sha256_of
 from torchlight.cli import Parser
 from torchlight.errors import UserError, printable
@@ -66,16 +67,20 @@ def read_package(folder: Path) -> tuple[dict[str, Tensor], Card]:
             raise UserError(f"{path}: of another library than {LIBRARY}")
         card = Card.model_validate(content)
         with open_regular(folder / WEIGHTS):  # no pipe, which would never end
+            pass
+        with safetensors.safe_open(folder / WEIGHTS, "pt"):  # of a size that its header knows
             digest = sha256_of(folder / WEIGHTS)
+    except (safetensors.SafetensorError, MemoryError) as error:
+        raise UserError(f"{folder / WEIGHTS}: damaged ({printable(error)})") from error
     except OSError as error:
         raise UserError(f"{error.filename or path}: {reason(error)}") from error
-    except (ValueError, RecursionError, ValidationError) as error:
-        raise UserError(f"{path}: describes no weights ({printable(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: describes no weights ({first_fault(error)})") from error
     if digest != card.sha256:
         raise UserError(f"{folder / WEIGHTS}: not what {CONFIG} is of (the checksum differs)")
     try:
         return safetensors.torch.load_file(folder / WEIGHTS), card
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:  # of numbers torch lacks
         raise UserError(f"{folder / WEIGHTS}: damaged ({printable(error)})") from error
 
 
@@ -123,12 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="main_multigpu.py --phase package", description=__doc__)
     parser.add_argument("--phase", choices=["package"], help="this")
     add_weights_flags(parser)
-    parser.add_argument(
-        "--out", type=path_argument, help="folder (beside the weights: NAME_package)"
-    )
+    parser.add_argument("--out", type=path_argument, help="folder (NAME_package, beside them)")
     given = parser.parse_args(argv)
     recogniser, path = load_given(given, "cpu")
-    folder = given.out or path.with_name(f"{path.stem}_package")
+    beside = Path() if given.weights in NAMED else path.parent
+    folder = given.out or beside / f"{path.stem}_package"
     if folder.is_dir() and any(folder.iterdir()) and not is_package(folder):
         raise UserError(f"--out {folder}: holds other files than a package's; name another folder")
     recogniser.save_pretrained(folder)

@@ -41,7 +41,7 @@ class ClipReader:
     """Makes datasets of clips that are no files.
 
     Args:
-        content: as a card has it. where: what messages call it.
+        content: as a card has it.
         allowed: packages that names of transforms and streams may lead into.
 
     Attributes:
@@ -54,16 +54,16 @@ class ClipReader:
         UserError: the content is none of a dataset's, or names what cannot be built.
     """
 
-    def __init__(self, content: dict[str, Any], where: str, allowed: Iterable[str]) -> None:
+    def __init__(self, content: dict[str, Any], allowed: Iterable[str]) -> None:
         try:
             facts = Preprocessing.model_validate(content)
             self.skeleton = skeleton_of(facts.skeleton)
-        except (ValidationError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{where}: preprocessing: {printable(error)}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"preprocessing: {first_fault(error)}") from error
         parts: dict[str, Any] = {"transforms": facts.transforms, "streams": facts.streams}
         for part in [p for parts in parts.values() for p in parts if isinstance(p, dict)]:
-            _check_part(f"{where}: preprocessing: {printable(part.get('name'))}", part)
-        parts = with_each_built(f"{where}: preprocessing", parts, HOMES, ("feeders", *allowed))
+            _check_part(f"preprocessing: {printable(part.get('name'))}", part)
+        parts = with_each_built("preprocessing", parts, HOMES, ("feeders", *allowed))
         self._facts, self._parts = facts, parts
         self.kind, self.channels, self.looks = facts.channels, len(facts.channels), facts.repeat
         steps = parts["transforms"]
@@ -122,6 +122,14 @@ class ClipReader:
         if self._facts.axes == "CTVM":
             return np.ascontiguousarray(x.transpose(3, 1, 2, 0))
         return np.ascontiguousarray(x.transpose(1, 0, 2, 3)).transpose(3, 0, 2, 1)
+
+
+def first_fault(error: Exception) -> str:
+    """What is wrong, of what pydantic finds the first."""
+    if not isinstance(error, ValidationError):
+        return printable(error)
+    fault = error.errors()[0]
+    return printable(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
 
 
 def _check_part(where: str, part: dict[str, Any]) -> None:

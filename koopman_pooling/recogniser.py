@@ -18,7 +18,7 @@ from koopman_pooling.preprocessing import Clip, ClipReader
 from model.matching import RCOND, Match
 from model.oneshot import Evaluator
 from torchlight.card import Card
-from torchlight.errors import UserError, printable
+from torchlight.errors import RunFailed, UserError, printable
 from torchlight.evaluation import Logits
 from torchlight.registry import plug
 
@@ -95,7 +95,7 @@ class Recogniser:
     ) -> None:
         self.device = _device(device)
         self.card = card
-        self.reader = ClipReader(card.preprocessing, "card", allowed)
+        self.reader = ClipReader(card.preprocessing, allowed)
         names, count = card.class_names or [], getattr(model, "num_class", 0)
         self.class_names = names if len(names) == count else [str(n) for n in range(count)]
         on_cpu = self.device.type == "cpu"
@@ -126,6 +126,9 @@ class Recogniser:
 
         Args:
             progress: called with the number of looks that a batch had.
+
+        Raises:
+            RunFailed: a score is not finite.
         """
         if not len(clips):
             return np.zeros((0, len(self.class_names)), np.float32)
@@ -134,6 +137,9 @@ class Recogniser:
             rows.append(self._scorer(self.model, inputs).float().cpu())
             progress(len(inputs))
         found = torch.cat(rows).numpy()
+        if not np.isfinite(found).all():
+            bad = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0]) % len(clips)
+            raise RunFailed(f"scores are not finite, of clip {bad} among others")
         return found.reshape(-1, len(clips), found.shape[1]).mean(axis=0)
 
     def features(self, clips: Clip) -> Any:
@@ -240,7 +246,7 @@ def _device(name: str) -> torch.device:
 def _is_one(clips: Clip) -> bool:
     """Whether it is one clip: an array of three or four axes, or lists of numbers three deep."""
     if isinstance(clips, np.ndarray | Tensor):
-        return clips.ndim < 5
+        return clips.ndim < 5 and clips.dtype != object
     depth, inner = 0, clips
     while isinstance(inner, list | tuple) and inner:
         depth, inner = depth + 1, inner[0]

@@ -520,6 +520,37 @@ def edit_scores(r: random.Random, data: bytes) -> bytes:
     return pickle.dumps(table, protocol=r.randrange(6))
 
 
+def edit_tree(r: random.Random, data: bytes) -> bytes:
+    """JSON with one of its values, at any depth, gone or another."""
+    content = json.loads(data)
+    place, key = content, r.choice(list(content))
+    while isinstance(place[key], dict | list) and place[key] and r.random() < 0.8:
+        place = place[key]
+        key = r.choice(list(place)) if isinstance(place, dict) else r.randrange(len(place))
+    strange = (
+        None,
+        True,
+        -1,
+        0,
+        2**31,
+        2**70,
+        1e30,
+        1.5,
+        "",
+        "x",
+        "os.system",
+        "a\nb",
+        [],
+        {},
+        [[]],
+    )
+    if r.random() < 0.2:
+        del place[key]
+    else:
+        place[key] = r.choice(strange)
+    return json.dumps(content).encode()
+
+
 # ---- choice ----
 
 _ZIP = (edit_npz,) * 13
@@ -545,6 +576,8 @@ KINDS: dict[str, tuple[Mutation, ...]] = {
         *(resealed(edit_torch_zip),) * 8,
         *(resealed(flip), resealed(cut), resealed(junk)),
     ),
+    "package config": (*TEXT, *BYTES, *(edit_tree,) * 30),
+    "package weights": BYTES,
 }
 
 

@@ -6,6 +6,7 @@ may refuse a file are the project's own errors; everything else is a failure.
 
 import contextlib
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fuzz import seeds
+from safetensors.torch import save
 
 import eigen_normalization
 import ensemble
@@ -28,7 +30,10 @@ from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
 from data.store import Store
 from feeders import feeder_ntu, feeder_ucla
+from koopman_pooling import load
 from model.errors import ModelError
+from model.published import WEIGHTS
+from torchlight.card import read_card, sha256_of
 from torchlight.checkpoint import apply_weights, load_weights
 from torchlight.errors import RunFailed, UserError
 from torchlight.flags import parse
@@ -199,6 +204,32 @@ def state(path: Path, folder: Path) -> None:
         work.close()
 
 
+def package_config(path: Path, folder: Path) -> None:
+    """As somebody's package is loaded, and asked."""
+    (folder / "config.json").symlink_to(path)
+    weights = load_weights(WEIGHTS["nw-ucla-fast"])
+    found = {name: value.float() if value.is_floating_point() else value
+             for name, value in weights.items()}  # fmt: skip
+    (folder / "model.safetensors").write_bytes(save(found, {"format": "pt"}))
+    _asked(folder)
+
+
+def package_weights(path: Path, folder: Path) -> None:
+    """The same; its config.json vouches for whatever is there."""
+    (folder / "model.safetensors").symlink_to(path)
+    card, _ = read_card(WEIGHTS["nw-ucla-fast"])
+    digest = sha256_of(path) if path.is_file() and path.stat().st_size < 2**24 else ""
+    content = {"library_name": "koopman_pooling", **card.but(sha256=digest).model_dump()}
+    (folder / "config.json").write_text(json.dumps(content))
+    _asked(folder)
+
+
+def _asked(folder: Path) -> None:
+    recogniser = load(folder, device="cpu")
+    with contextlib.suppress(RunFailed, DataError):  # of sound files with impossible numbers
+        assert np.isfinite(recogniser.predict(np.ones((9, 20, 3))).probabilities).all()
+
+
 def _command(main: Callable[[list[str]], int], line: list[str]) -> None:
     """Run a command in this process; raise what it printed, less notes, where it refused."""
     out, err = io.StringIO(), io.StringIO()
@@ -226,6 +257,8 @@ READERS: dict[str, Callable[[Path, Path], None]] = {
     "weights": weights,
     "operators": operators,
     "state": state,
+    "package config": package_config,
+    "package weights": package_weights,
 }
 
 

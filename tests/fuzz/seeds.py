@@ -20,6 +20,7 @@ from data.demo.__main__ import write_raw
 from data.preparation.chunks import INDEX
 from data.preparation.steps import denoise_step, read_step, transform_step
 from data.splits import NTU60
+from koopman_pooling import load
 from torchlight.checkpoint import save_weights
 from torchlight.config import build
 from torchlight.layers import read_layers
@@ -55,6 +56,7 @@ def make_seeds(folder: Path) -> dict[str, list[Seed]]:
         **_sequences(folder),
         **_scores(folder),
         **_checkpoints(folder),
+        **_package(folder),
     }
 
 
@@ -149,6 +151,13 @@ def _checkpoints(folder: Path) -> dict[str, list[Seed]]:
         "operators": _read([operators]),
         "state": _read([folder / "state" / "resume.0.state"]),
     }
+
+
+def _package(folder: Path) -> dict[str, list[Seed]]:
+    """The weights that come with the code, as a package."""
+    load("nw-ucla-fast", device="cpu").save_pretrained(folder / "package")
+    config, weights = (folder / "package" / name for name in ("config.json", "model.safetensors"))
+    return {"package config": _read([config]), "package weights": _read([weights])}
 
 
 def toy_config(**values: object):

@@ -32,9 +32,9 @@ def _run(folder: Path, *words: object) -> dict[str, dict[str, int]]:
 
 
 def test_a_sample_of_damaged_files(tmp_path):
-    counts = _run(tmp_path, "--count", 96, "--seed", 7)
-    assert len(counts) == 16
-    assert sum(sum(found.values()) for found in counts.values()) == 96
+    counts = _run(tmp_path, "--count", 108, "--seed", 7)
+    assert len(counts) == 18
+    assert sum(sum(found.values()) for found in counts.values()) == 108
 
 
 @pytest.mark.slow

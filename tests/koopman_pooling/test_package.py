@@ -78,6 +78,15 @@ def test_again_it_is_written_over_but_for_the_readme(folder, capsys):
     assert "other files" in capsys.readouterr().err
 
 
+def test_without_a_place_it_lies_beside_the_weights(folder, tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    assert package("--weights", "nw-ucla-fast") == 0
+    assert (tmp_path / "nw-ucla-fast_package" / "config.json").is_file()
+    assert not (root / "model/weights/nw-ucla-fast_package").exists()
+    assert package("--weights", folder) == 0
+    assert (folder / "model_package" / "config.json").is_file()
+
+
 def test_a_package_of_a_package_is_the_same(folder, tmp_path):
     assert package("--weights", folder, "--out", tmp_path / "again") == 0
     for name in FILES[:2]:
@@ -93,7 +102,10 @@ def test_a_package_of_a_package_is_the_same(folder, tmp_path):
         ({"sha256": "0"}, "checksum differs"),
         ({"model": "os.system"}, "outside of the allowed packages"),
         ({"model": "model.oneshot.Evaluator"}, "is no torch.nn"),
-        ({"model_args": {"num_class": 10**9, "num_point": 20, "num_person": 1}}, "numbers, the"),
+        (
+            {"model_args": {"num_class": 10**9, "num_point": 20, "num_person": 1}},
+            "numbers, and the",
+        ),
         ({"preprocessing": {}}, "preprocessing"),
     ],
 )
@@ -137,6 +149,9 @@ def test_damaged_files_are_one_line(folder, capsys):
         assert package("--weights", folder, "--out", folder.parent / "new") == 2
         assert "model.safetensors: damaged" in capsys.readouterr().err
     (folder / "model.safetensors").unlink()
+    assert package("--weights", folder, "--out", folder.parent / "new") == 2
+    assert "model.safetensors: No such file" in capsys.readouterr().err
+    (folder / "config.json").unlink()
     assert package("--weights", folder, "--out", folder.parent / "new") == 2
     assert "neither weights" in capsys.readouterr().err
     assert package("--weights", folder.parent / "no.pt", "--out", folder.parent / "new") == 2

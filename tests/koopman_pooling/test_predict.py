@@ -274,11 +274,16 @@ def test_frames_are_the_mean_of_their_windows(demo):
 
 
 def test_spans():
-    rows = {"a": [0.8, 0.2, 0.0], "b": [0.1, 0.6, 0.3], "-": [0.0, 0.0, 0.0], "c": [0.3, 0.3, 0.4]}
+    rows = {
+        "a": [0.8, 0.2, 0.0],
+        "b": [0.1, 0.6, 0.3],
+        "-": [0.0, 0.0, 0.0],
+        "c": [0.25, 0.35, 0.4],
+    }
     probabilities = np.array([rows[letter] for letter in "aaaaacbbbbb---bbbb"])
     spans = spans_of(probabilities, ["a", "b", "c"], 2)
-    assert [(s.start, s.end, s.label) for s in spans] == [(0, 6, "a"), (6, 11, "b"), (14, 18, "b")]
-    assert spans[1].probability == pytest.approx(0.6)
+    assert [(s.start, s.end, s.label) for s in spans] == [(0, 5, "a"), (5, 11, "b"), (14, 18, "b")]
+    assert spans[1].probability == pytest.approx((0.35 + 5 * 0.6) / 6)
     assert [s.label for s in spans_of(probabilities, ["a", "b", "c"], 2, 0.65)] == ["a"]
     assert len(spans_of(probabilities, ["a", "b", "c"], 1)) == 4
     assert spans_of(probabilities[11:14], ["a", "b", "c"], 2) == []

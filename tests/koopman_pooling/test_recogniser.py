@@ -204,6 +204,8 @@ def test_published_weights_need_a_yaml_and_no_data(
     assert len(prediction.class_names) == classes
     assert (prediction.class_names == list(CLASS_NAMES)) == (classes == 10)
     assert ("pick up" in prediction.class_names) == (classes in (60, 120))
+    recogniser.save_pretrained(tmp_path / "package")
+    assert np.array_equal(load(tmp_path / "package").predict(clip).scores, prediction.scores)
 
 
 def test_an_own_transform_travels_by_its_attributes(demo, tmp_path, root, monkeypatch):
