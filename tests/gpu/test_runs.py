@@ -1,6 +1,7 @@
 """The command lines on a GPU: train in each precision, resume, evaluate as a CPU does, one-shot."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_training_and_evaluation(device: str, amp: str, tmp_path: Path) -> None:
     here, on_cpu = (read_scores(tmp_path / place).scores for place in (device, "cpu"))
     assert np.isfinite(here).all()
     assert np.linalg.norm(here - on_cpu) < 1e-3 * np.linalg.norm(on_cpu)
+
+
+def test_a_dry_run_tells_the_memory_of_the_device(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(configuration(tmp_path / "demo.yaml"), tmp_path / "w", device, "--dry-run")
+    said = capsys.readouterr().out
+    place = "on the device" if device == "cuda" else "of this process"
+    assert re.search(rf"peak memory: \d+\.\d+ GiB {place}; before", said)
+    assert re.search(r"training: \S+ s \(of \d+; .* samples/s", said)
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_resumed_run_ends_as_one_without_a_break(device: str, tmp_path: Path) -> None:
