@@ -56,7 +56,7 @@ class Inputs:
             DataError: it cannot be read, or its joints are others.
         """
         clip = self._readers[number]()
-        self.crowded += len(clip) > self._persons
+        self.crowded += self._persons is not None and len(clip) > self._persons
         return clip[: self._persons]
 
     def _of_custom(self, path: Path, axes: str | None) -> tuple[list[str], list[Reader]]:

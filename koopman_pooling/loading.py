@@ -83,7 +83,7 @@ def recogniser_of(
     """The recogniser of weights from ``path``, which their card describes."""
     named = path.with_name(package.CONFIG) if path.name == package.WEIGHTS else card_path(path)
     try:
-        model = _built(card, (*OWN_PACKAGES, *allow_import), _numbers(weights))
+        model = _built(card, tuple(allow_import), _numbers(weights))
         recogniser = Recogniser(model, card, device=device, allowed=tuple(allow_import))
     except (UserError, ModelError) as error:
         raise UserError(f"{named}: {error}") from error
@@ -91,14 +91,21 @@ def recogniser_of(
     return recogniser
 
 
-def _built(card: Card, allowed: Iterable[str], numbers: int) -> nn.Module:
-    """The model that a card describes, of weights that have so many numbers."""
+def _built(card: Card, own: Sequence[str], numbers: int) -> nn.Module:
+    """The model that a card describes, of weights that have so many numbers.
+
+    Args:
+        own: packages of the user's.
+    """
+    allowed = (*OWN_PACKAGES, *own)
     target = resolve("model", card.model or "", ALIASES, allowed, kind=(nn.Module,))
     arguments = {**card.free_args, **card.model_args}
     given = with_parts("model_args", target, arguments, ALIASES, allowed)
     try:
-        with torch.device("meta"):  # a stranger's card may ask for more memory than there is
-            wanted = _numbers(target.build(given).state_dict())
+        wanted = 0
+        if not own:  # a stranger's card may ask for more memory than there is
+            with torch.device("meta"):
+                wanted = _numbers(target.build(given).state_dict())
         if wanted > _FACTOR * numbers:
             raise UserError(f"model_args: of {wanted} numbers, and the weights have {numbers}")
         return target.build(given)

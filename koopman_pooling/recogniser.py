@@ -78,7 +78,7 @@ class Recogniser:
 
     Attributes:
         model, card, device: in evaluation mode, on the device.
-        class_names: c of them. persons: M of the model's inputs.
+        class_names: c of them. persons: M of the model's inputs, where it is known.
         reader: makes the model's inputs of clips.
 
     Raises:
@@ -96,11 +96,10 @@ class Recogniser:
         self.device = _device(device)
         self.card = card
         self.reader = ClipReader(card.preprocessing, allowed)
-        names, count = card.class_names or [], getattr(model, "num_class", 0)
-        self.class_names = names if len(names) == count else [str(n) for n in range(count)]
+        self.class_names = _names(card.class_names, getattr(model, "num_class", None))
         on_cpu = self.device.type == "cpu"
         self.model: Any = plug("model.cpu.accelerate", wanted=on_cpu)(model.to(self.device).eval())
-        self.persons = int(card.model_args.get("num_person", 1))
+        self.persons = card.model_args.get("num_person")
         self._scorer: Any = Logits()
 
     def __repr__(self) -> str:
@@ -117,7 +116,9 @@ class Recogniser:
         """
         if _is_one(clips):
             return self.predict([clips])[0]
-        return [Prediction(self.class_names, scores) for scores in self.scores(list(clips))]
+        scores = self.scores(list(clips))
+        names = _names(self.class_names, scores.shape[1])
+        return [Prediction(names, row) for row in scores]
 
     def scores(
         self, clips: Sequence[Clip], progress: Callable[[int], object] = lambda done: None
@@ -206,7 +207,7 @@ class Recogniser:
         with self._computing():
             for start in range(0, count, BATCH):
                 x, _, _ = dataset.get_batch(range(start, min(start + BATCH, count)))
-                if x.shape[-1] != self.persons:
+                if self.persons not in (None, x.shape[-1]):
                     told = f"clips of {x.shape[-1]} persons; the model takes {self.persons}"
                     raise DataError(told)
                 yield torch.as_tensor(x, dtype=torch.float32).to(self.device)
@@ -230,6 +231,12 @@ class _Computing:
     def __exit__(self, *error: Any) -> None:
         self._precision.__exit__(*error)
         self._inference.__exit__(*error)
+
+
+def _names(known: Sequence[str] | None, count: int | None) -> Sequence[str]:
+    """The classes' names, or numbers where these are of others."""
+    known = known or []
+    return known if count in (None, len(known)) else [str(number) for number in range(count or 0)]
 
 
 def _device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 ROOMS = ("data", "feeders", "model", "torchlight")
@@ -87,9 +87,18 @@ class _OwnModules(MetaPathFinder):
 
 
 class _OwnModule(SourceFileLoader):
+    _imported = False
+
     def exec_module(self, module: ModuleType) -> None:
-        vars(module)["__builtins__"] = _BUILTINS
+        vars(module)["__builtins__"], self._imported = _BUILTINS, True
         super().exec_module(module)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """That of the module; for ``python -m``, which runs it elsewhere, a call of its main."""
+        if self._imported:
+            return super().get_code(fullname)
+        call = f"import importlib, sys; sys.exit(importlib.import_module({fullname!r}).main())"
+        return compile(call, fullname, "exec")
 
 
 def _import(

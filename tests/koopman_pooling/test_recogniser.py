@@ -234,6 +234,28 @@ def test_an_own_transform_travels_by_its_attributes(demo, tmp_path, root, monkey
             assert np.array_equal(recogniser.scores(demo_clips()), scores_of(work))
 
 
+def test_a_model_of_ones_own_is_loaded_as_it_is(tmp_path, root, monkeypatch):
+    (tmp_path / "network.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, channels, stride):\n"
+        "        super().__init__()\n"
+        "        self.top = torch.nn.Linear(75, int(torch.ones(8).sum()))\n"  # needs real numbers
+        "    def forward(self, x):\n"
+        "        return self.top(x.mean(dim=(2, 4)).flatten(1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    few = ["performers=3", "replications=1"]
+    words = ["--train-feeder-args", *few, "--test-feeder-args", *few]
+    own = ["--model", "network.Net", "--allow-import", "network"]
+    work = train(root / "config/demo/koopman.yaml", tmp_path / "w", *own, *words)
+    recogniser = load(work, device="cpu", allow_import=["network"])
+    assert np.array_equal(recogniser.scores(demo_clips()), scores_of(work))
+    assert recogniser.predict(demo_clips()[0]).label in recogniser.class_names
+    with pytest.raises(UserError, match=r"best\.json: model: .*--allow-import network"):
+        load(work)
+
+
 FOREIGN = """
 import sys
 import data
@@ -319,6 +341,9 @@ def test_one_install_is_enough_in_any_folder(tmp_path, root, way):
     done = foreign(user, [], "spawn", python=python)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "a", "2"]
+    command = [python, "-m", "koopman_pooling.data.show", "--help"]
+    helped = subprocess.run(command, cwd=user, capture_output=True, text=True, check=False)
+    assert "--numbers" in helped.stdout, helped.stderr
 
 
 @pytest.mark.slow
