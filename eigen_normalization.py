@@ -17,7 +17,7 @@ from model.errors import ModelError
 from model.published import WEIGHTS
 from model.spectrum import NormalizationReport, normalize_eigenvalues
 from torchlight.card import Card, card_path, read_card
-from torchlight.checkpoint import fit_keys, load_weights, save_weights
+from torchlight.checkpoint import fit_keys, load_weights, save_weights, weights_of
 from torchlight.cli import Parser, run
 from torchlight.errors import UserError, printable
 from torchlight.files import atomic_write, path_argument, remove_leftovers
@@ -45,8 +45,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _normalize(arguments: argparse.Namespace) -> int:
-    named = WEIGHTS.get(str(arguments.load_path), arguments.load_path)
-    source, target = Path(named), arguments.save_path
+    source = Path(weights_of(str(arguments.load_path), WEIGHTS))
+    target = arguments.save_path
     picture = target.with_name(f"{target.stem}_spectrum.png")
     outputs = [target, card_path(target), *([picture] if arguments.plot else [])]
     if not target.parent.is_dir():

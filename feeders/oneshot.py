@@ -226,6 +226,9 @@ def _pool(
     try:
         known.bind(split=pool[0], **common)
     except TypeError as error:
+        for name in arguments.keys() - known.parameters.keys():
+            choices = ", ".join(known.parameters)
+            raise DataError(f"base_args: {name!r} is not one of {choices}") from error
         raise DataError(f"base_args: {made.__module__}: {error}") from error
     return [made(**{**common, "split": split}) for split in pool]
 

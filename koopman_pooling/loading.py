@@ -14,7 +14,7 @@ from koopman_pooling.recogniser import Recogniser
 from model.errors import ModelError
 from model.published import ALIASES, WEIGHTS
 from torchlight.card import Card, card_path, read_card
-from torchlight.checkpoint import apply_weights, load_weights
+from torchlight.checkpoint import apply_weights, load_weights, weights_of
 from torchlight.cli import Parser
 from torchlight.errors import UserError, told
 from torchlight.files import expanded
@@ -57,7 +57,7 @@ def load(
 
 def weights_path(source: str | Path) -> Path:
     """The file of weights that a name, a work dir or a path stands for."""
-    path = Path(WEIGHTS.get(str(source), source))
+    path = Path(weights_of(str(source), WEIGHTS))
     if not path.is_dir():
         return path
     if any((path / name).exists() for name in (package.WEIGHTS, package.CONFIG)):

@@ -193,7 +193,7 @@ def test_rules() -> None:
         ({"base": "os.path.join"}, "base: 'os.path.join'"),
         ({"base": "feeders.absent.Feeder"}, "not one of feeders.feeder_demo.Feeder, "),
         ({"base": "feeders.arguments.at_least_one"}, "reads no data set"),
-        ({"base_args": {"repat": 2}}, "unexpected keyword argument 'repat'"),
+        ({"base_args": {"repat": 2}}, "base_args: 'repat' is not one of split, repeat, "),
         ({"pool": ["train", "train"]}, "share samples"),
     ],
 )

@@ -4,6 +4,7 @@ Nothing here unpickles: untrusted files are read by ``torch.load(weights_only=Tr
 """
 
 import argparse
+import os
 import pickle
 import re
 import sys
@@ -68,6 +69,14 @@ def save_weights(
         file.flush()
         if card is not None:
             card.but(sha256=sha256_of(temporary)).write(card_path(path))
+
+
+def weights_of(name: str, known: Mapping[str, str]) -> str:
+    """The file that ``name`` stands for, of those ``known``; a path stands for itself."""
+    plain = Path(name).name == name and not Path(name).suffix and not os.path.exists(name)
+    if plain and name not in known and (near := nearest(name, known)):
+        raise UserError(f"{name}: no such weights file{near}")
+    return known.get(name, name)
 
 
 def load_weights(path: str | Path) -> Weights:

@@ -6,11 +6,12 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
 
+from .checkpoint import weights_of
 from .cli import Parser, wing
 from .config import ALSO_CALLED, Arguments, Config, build
 from .distributed import add_launcher_flags, launched_size
@@ -49,16 +50,14 @@ def parse(
         weights: files that come with the code, by name.
     """
     path, flags = _read_flags(argv, _parser(description, [own] if own else [], phases))
-    known = (*get_args(Config.model_fields["phase"].annotation), *phases)
-    if flags.get("phase", known[0]) not in known:
-        raise UserError(f"--phase: {flags['phase']!r} is not one of {', '.join(known)}")
     resume = flags.pop("resume", False)
     config = _laid_over(path, flags)
     if resume:
         folder, resolved, when = _last_run(config, path)
         config = _laid_over(resolved, {**flags, "work_dir": str(folder)})
         config = config.but(f"--resume last: {folder}, saved at {when}, as {resolved} says")
-    config = _with_named_weights(config, weights)
+    if config.weights is not None:
+        config = config.but(weights=weights_of(config.weights, weights))
     look_beside(config.allow_import, [Path.cwd(), Path(path).resolve().parent])
     return config, path
 
@@ -90,18 +89,12 @@ def _last_run(config: Config, path: str) -> tuple[Path, str, str]:
     return wing("--resume", "torchlight.comforts.last_run")(config, path)
 
 
-def _with_named_weights(config: Config, known: Mapping[str, str]) -> Config:
-    """The configuration with the file that a plain name of weights stands for."""
-    name = config.weights or ""
-    plain = Path(name).name == name and not Path(name).suffix and not os.path.exists(name)
-    if plain and name not in known and (near := nearest(name, known)):
-        raise UserError(f"{config.named('weights')} {name}: no such weights file{near}")
-    return config.but(weights=known.get(name, config.weights))
-
-
 def _read_flags(argv: Sequence[str] | None, parser: Parser) -> tuple[str, dict[str, Any]]:
     """The path that ``--config`` names, and the words of the other flags by key."""
     words = {k: value for k, value in vars(parser.parse_args(argv)).items() if value is not None}
+    phases = parser.values["phase"]
+    if words.get("phase", phases[0]) not in phases:
+        raise UserError(f"--phase: {words['phase']!r} is not one of {', '.join(phases)}")
     if "config" not in words:
         raise UserError("--config FILE is missing (--config list names those that are here)")
     try:

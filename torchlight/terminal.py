@@ -13,6 +13,7 @@ _CHOICES = (
     r"'(?P<word>[^']*)' is (?:not|neither .* nor) one of (?P<known>.*)",
     r"invalid choice: '(?P<word>[^']*)' \(choose from (?P<known>[^)]*)\)",
     r"input should be (?P<known>'.*), got '(?P<word>[^']*)'",
+    r"'(?P<word>[^']*)': input should be (?P<known>'.*)",
 )
 """How messages say that a word is no choice, whoever wrote them."""
 

@@ -6,6 +6,7 @@ import pytest
 import toy_run
 from launch import ROOT
 
+import eigen_normalization
 import ensemble
 import main_multigpu
 import test_oneshot
@@ -40,12 +41,19 @@ OTHER = ["--weights", "model/weights/nw-ucla-fast.pt", "--ignore-card"]
             "feeders.feeder_demo.Feeder",
         ),
         (main_multigpu.main, [*DEMO, "--test-feeder-args", "split=tset"], "test"),
+        (main_multigpu.main, ["--phase", "pakage"], "package"),
+        (main_multigpu.main, ["--phase", "package", "--weights", "nw-ucla-fst"], "nw-ucla-fast"),
         (test_oneshot.main, [*ONESHOT, "--weights", "x.pt", "--match", "cosin"], "cosine"),
         (test_oneshot.main, [*ONESHOT, "--weights", "nw-ucla"], "nw-ucla-fast"),
         (
             test_oneshot.main,
             [*ONESHOT, *OTHER, "--test-feeder-args", "base=feeders.feeder_ulca.Feeder"],
             "feeders.feeder_ucla.Feeder",
+        ),
+        (
+            eigen_normalization.main,
+            ["--load-path", "nw-ucla-fst", "--save-path", "x.pt"],
+            "nw-ucla-fast",
         ),
         (ensemble.main, ["--dataset", "ntu120/xsbu", "--scores", "x"], "ntu120/xsub"),
         (ensemble.main, ["--datset", "NW-UCLA"], "--dataset"),
@@ -80,6 +88,7 @@ def test_weights_that_are_gone_are_looked_for_beside(config_file, tmp_path, caps
         ("head 'kopman' is not one of ['koopman', 'average']", "koopman"),
         ("'joint-motion' is not one of joint, bone, joint_motion", "joint_motion"),
         ("'bone-motion' is not one of 'bone', 'bone motion'", "bone motion"),
+        ("'dmdd': input should be 'dmd', 'l2' or 'cosine'", "dmd"),
         ("'frist' is neither a list nor one of ('first', 'ntu')", "first"),
         ("a: 'x' is not one of b; c: input should be 'stop' or 'skip', got 'sotp'", "stop"),
     ],
