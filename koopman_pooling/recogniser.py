@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from model.oneshot import Evaluator
 from torchlight.card import Card
 from torchlight.errors import RunFailed, UserError, printable
 from torchlight.evaluation import Logits
+from torchlight.numerics import precision_of
 from torchlight.registry import plug
 
 BATCH = 64  # as in a test: with others, sums may differ in the last digit
@@ -133,11 +134,7 @@ class Recogniser:
         """
         if not len(clips):
             return np.zeros((0, len(self.class_names)), np.float32)
-        rows = []
-        for inputs in self._inputs(clips):
-            rows.append(self._scorer(self.model, inputs).float().cpu())
-            progress(len(inputs))
-        found = torch.cat(rows).numpy()
+        found = self._run(partial(self._scorer, self.model), clips, self.reader.looks, progress)
         if not np.isfinite(found).all():
             bad = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0]) % len(clips)
             raise RunFailed(f"scores are not finite, of clip {bad} among others")
@@ -150,8 +147,7 @@ class Recogniser:
         """
         if _is_one(clips):
             return self.features([clips])[0]
-        rows = [self.model.pooled(inputs).float().cpu() for inputs in self._inputs(clips, looks=1)]
-        return torch.cat(rows).numpy()
+        return self._run(self.model.pooled, clips, looks=1)
 
     def match(
         self,
@@ -171,7 +167,7 @@ class Recogniser:
         evaluator = Evaluator(self.reader.dataset(clips, labels, names), match, rcond)
         matched = copy.copy(self)
         matched.class_names, matched._scorer = names, evaluator
-        with self._computing():
+        with torch.inference_mode(), precision_of(self.card, self.device):
             evaluator.prepare(self.model, self.device)
         return matched
 
@@ -200,37 +196,26 @@ class Recogniser:
         """
         return publish(self, name, options)
 
-    def _inputs(self, clips: Sequence[Clip], looks: int | None = None) -> Any:
-        """The model's inputs in batches, while it may compute."""
-        dataset = self.reader.dataset(clips)
-        count = len(clips) * (looks or self.reader.looks)
-        with self._computing():
-            for start in range(0, count, BATCH):
-                x, _, _ = dataset.get_batch(range(start, min(start + BATCH, count)))
+    def _run(
+        self,
+        function: Callable[[Tensor], Tensor],
+        clips: Sequence[Clip],
+        looks: int,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> np.ndarray:
+        """What a function of the model's inputs gives, look after look, computed as in a test."""
+        dataset, rows = self.reader.dataset(clips), []
+        with torch.inference_mode(), precision_of(self.card, self.device):
+            for start in range(0, len(clips) * looks, BATCH):
+                end = min(start + BATCH, len(clips) * looks)
+                x, _, _ = dataset.get_batch(range(start, end))
                 if self.persons not in (None, x.shape[-1]):
                     told = f"clips of {x.shape[-1]} persons; the model takes {self.persons}"
                     raise DataError(told)
-                yield torch.as_tensor(x, dtype=torch.float32).to(self.device)
-
-    def _computing(self) -> Any:
-        return _Computing(self.device, self.card.amp)
-
-
-class _Computing:
-    """As in a test: without gradients, in the card's precision."""
-
-    def __init__(self, device: torch.device, amp: str) -> None:
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp)
-        self._precision: Any = torch.autocast(device.type, half) if half else nullcontext()
-        self._inference = torch.inference_mode()
-
-    def __enter__(self) -> None:
-        self._inference.__enter__()
-        self._precision.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._precision.__exit__(*error)
-        self._inference.__exit__(*error)
+                inputs = torch.as_tensor(x, dtype=torch.float32).to(self.device)
+                rows.append(function(inputs).float().cpu())
+                progress(end - start)
+        return torch.cat(rows).numpy()
 
 
 def _names(known: Sequence[str] | None, count: int | None) -> Sequence[str]:

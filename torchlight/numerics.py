@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .card import Card
 from .config import Config
 
 SLOW = 2.0
@@ -26,8 +27,8 @@ def prepare_torch(config: Config) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def precision_of(config: Config, device: torch.device) -> Any:
-    """A fresh autocast context of the configuration's ``amp``."""
+def precision_of(config: Config | Card, device: torch.device) -> Any:
+    """A fresh autocast context of the ``amp`` of a configuration, or of weights."""
     dtype = _half(config)
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
@@ -50,7 +51,7 @@ def precision_notes(config: Config, device: torch.device) -> list[str]:
     ]
 
 
-def _half(config: Config) -> torch.dtype | None:
+def _half(config: Config | Card) -> torch.dtype | None:
     """The 16-bit type of ``amp``, if any."""
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.amp]
 
