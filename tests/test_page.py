@@ -6,16 +6,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from html_page import checked
 from toy_ucla import write_ucla
 
+from data.skeletons import UCLA
+from feeders.dataset import ArraySource, SkeletonDataset
+from koopman_pooling.sections import clips
 from main_multigpu import main
 from model.spectrum import normalize_eigenvalues, spectrum
 from torchlight.checkpoint import load_weights
 from torchlight.config import RESOLVED
+from torchlight.reports.past import Evaluated
 
 SMALL = (
     *("--config", "config/demo/koopman.yaml", "--num-epoch", "1", "--step", "--num-worker", "0"),
@@ -51,6 +56,25 @@ def test_the_end_of_a_training_draws_operators_and_clips(demo):
     assert shown
     for taken, name in shown:
         assert [name, taken] in [[line[0], line[2]] for line in wrong[1:]]
+
+
+def test_a_clip_is_shown_beside_a_right_one_of_the_class_it_was_taken_for():
+    names = [f"a{i}" for i in range(6)]
+    labels, subjects = [0, 0, 1, 1, 2, 2], [1, 1, 1, 2, 3, 2]
+    joints = np.random.default_rng(0).normal(size=(3, 9, 20, 1)).astype(np.float32)
+    source = ArraySource(UCLA, names, labels, subjects, [joints] * 6, ["x", "y", "z"])
+    wrong = [("a0", "x", "y"), ("a1", "x", "z"), ("a4", "z", "y")]
+    matrix = np.array([[0, 1, 1], [0, 2, 0], [0, 1, 1]])
+    found = Evaluated("last_test", ["x", "y", "z"], matrix, wrong)
+    text = clips(found, SkeletonDataset(source))
+    shown = re.findall(r"<b>(.*?)</b><span>(.*?)</span>", text)
+    assert shown == [
+        ("x, taken for y", "a0"), ("y", "a2"),  # of the same person
+        ("x, taken for z", "a1"), ("z", "a5"),  # the other one is wrong itself
+        ("z, taken for y", "a4"), ("y", "a2"),
+    ]  # fmt: skip
+    assert text.count("<svg") == 6
+    assert clips(found, object()) == ""
 
 
 def test_the_command_writes_it_anew_with_what_has_come_since(demo, capsys):

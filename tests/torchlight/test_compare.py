@@ -105,6 +105,10 @@ def test_runs_are_set_beside_each_other(old, config_file, tmp_path, capsys, monk
     assert rows["seed"] == ["1", "2", "1"]
     assert rows["val_fraction"] == ["–", "0.2", "–"]
     assert "work_dir" not in rows
+    assert main(["new", "--out", "same.csv"]) == 0
+    settings = (tmp_path / "same.csv").read_text()
+    assert "\nval_fraction," in settings
+    assert "\nbase_lr," not in settings
     assert "| seed " in (tmp_path / "t.md").read_text()
     assert "nothing chose it" in (tmp_path / "t.md").read_text()
 

@@ -24,7 +24,7 @@ _BY_CSS = {
 }
 """What a colour of matplotlib's is in the page, where light and dark differ."""
 _SHORTER = (
-    (r"<(metadata|style)\b.*?</\1>|<metadata/>|<!--.*?-->", ""),
+    (r"<style\b.*?</style>|<!--.*?-->", ""),
     (r'(?<=[ \n])id="[\w.]+_\d+"', ""),  # which nothing refers to
     (r" font-family: [^;\"]*;?", ""),
     (r"font: ([\d.]+px)[^;\"]*", r"font-size: \1"),
