@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torchlight.cli import Parser, run
+from torchlight.config import Config
 from torchlight.errors import UserError
 from torchlight.files import atomic_write, path_argument
 from torchlight.reports.past import STEMS, PastRun, is_run, read_run, wilson
@@ -77,7 +78,9 @@ def beside_each_other(runs: Sequence[PastRun]) -> Rows:
     rows.append(["minutes of training", *(_told(run.minutes) for run in runs)])
     rows.append(["samples a second", *(_told(run.speed) for run in runs)])
     rows.append(["trained parameters", *(_told(run.parameters) for run in runs)])
-    settings = [flat(run.config) for run in runs]
+    fields = Config.model_fields.items()
+    defaults = {key: field.default for key, field in fields if not field.is_required()}
+    settings = [flat({**defaults, **run.config}) if run.config else {} for run in runs]
     for key in dict.fromkeys(key for one in settings for key in one):
         values = [_setting(one.get(key)) for one in settings]
         if len(set(values)) > 1 and key != "work_dir":
