@@ -10,13 +10,18 @@ import pytest
 import toy
 import yaml
 from ranks import Ranks
-from toy_run import train
+from toy_run import train, without_pictures
 from toy_ucla import write_ucla
 
 from feeders.feeder_ucla import Feeder
 from koopman_pooling.several import _planned
 from main_multigpu import main
 from torchlight.reports.past import read_run
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    without_pictures(monkeypatch)
 
 
 def rows_of(path):

@@ -5,12 +5,12 @@ import csv
 import numpy as np
 import pytest
 import yaml
-from toy_run import train
+from toy_run import train, without_pictures
 
 from torchlight.compare import main, markdown
 from torchlight.config import RESOLVED
+from torchlight.reports import tables
 from torchlight.reports.past import read_run, wilson
-from torchlight.reports.tables import write_report
 
 OLD_LOG = """\
 [2026-11-26 04:02:22] python 3.11.7, torch 2.13.0+cpu, numpy 2.4.6; 1 x cpu; amp bf16; seed 1
@@ -22,6 +22,11 @@ OLD_LOG = """\
 """  # noqa: E501
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    without_pictures(monkeypatch)
+
+
 @pytest.fixture
 def old(tmp_path):
     """A work dir as it may have been left long ago."""
@@ -31,7 +36,7 @@ def old(tmp_path):
     (folder / "a.yaml").write_text(RESOLVED + yaml.safe_dump({"base_lr": 0.1, "seed": 1}))
     scores = np.eye(3, dtype=np.float32)[[0, 1, 1, 2, 0]]
     names, classes = ["a", "b", "c", "d", "e"], ["sit, down", "<b>", 'say "x"\nagain']
-    write_report(folder, "last_test", scores, np.array([0, 1, 2, 2, 1]), names, classes)
+    tables.write_report(folder, "last_test", scores, np.array([0, 1, 2, 2, 1]), names, classes)
     return folder
 
 
