@@ -54,10 +54,21 @@ def test_a_row_scores_the_test_view_once_and_by_its_last_epoch(folder, capsys):
     assert "| fast |" in first
     log = (out / "fast" / "3" / "log.txt").read_text()
     assert len(re.findall(r"test loss", log)) == 1
+    assert (out / "fast" / "3" / "epoch1_test_score.npz").is_file()
     found = json.loads((out / "fast" / "3" / "result.json").read_text())
     assert 0 <= found["accuracy"] <= 100
     assert record.main([*words, *SMALL, *_data(root)]) == 0  # kept, not run again
     assert (out / "fast" / "3" / "log.txt").read_text() == log
+
+
+@pytest.mark.slow
+def test_a_row_adds_up_the_scores_of_others(folder, capsys, monkeypatch):
+    root = folder / "sequences"
+    write_ucla(root)
+    monkeypatch.setitem(record.ROWS, "both", record.Row("two", members=("joint", "bone")))
+    words = ["both", "--seeds", "1", "--processes", "1", "--out", str(folder / "out")]
+    assert record.main([*words, *SMALL, *_data(root)]) == 0
+    assert re.search(r"\| both \| two \| 1 \| [\d.]+ % ", capsys.readouterr().out)
 
 
 def test_the_fast_recipe_evaluates_at_its_end_alone(root):

@@ -129,6 +129,7 @@ class Recorder:
     def _train(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
         row = ROWS[name]
         words = ["--config", CONFIG, "--work-dir", str(folder), "--seed", str(seed)]
+        words += ["--save-score", "True"]
         words += [*row.flags, *self.flags, *extra]
         if row.of is not None:
             words += ["--weights", str(self._normalised(row.of, seed, extra, tag))]
@@ -163,7 +164,7 @@ class Recorder:
         scores = [str(self.out / f"{m}{tag}" / str(seed)) for m in ROWS[name].members]
         folder.mkdir(parents=True, exist_ok=True)
         printed = self._call("ensemble.py", "--scores", *scores, "--normalise", "softmax")
-        accuracy = re.search(r"top-1\D*([\d.]+) ?%", printed)
+        accuracy = re.search(r"Top1 Acc: ([\d.]+)%", printed)
         assert accuracy is not None, printed
         minutes = sum(member["minutes"] for member in members)
         return {"accuracy": float(accuracy[1]), "minutes": minutes}
