@@ -15,7 +15,6 @@ from torchlight.cli import Parser
 from torchlight.errors import UserError
 from torchlight.files import path_argument
 from torchlight.registry import resolve, with_each_built
-from torchlight.reports import Reports
 
 _PATIENCE_S = 2.0  # for eigenvalues, at the end of a run
 
@@ -23,7 +22,7 @@ _PATIENCE_S = 2.0  # for eigenvalues, at the end of a run
 def attach(run: Run) -> Run:
     """Have the page of a run show clips and operators."""
     for callback in run.callbacks:
-        if isinstance(callback, Reports):
+        if hasattr(callback, "sections"):  # torchlight.reports, a wing that may be out
             callback.sections = _sections(lambda past: run.sets["test"], _PATIENCE_S)
     return run
 

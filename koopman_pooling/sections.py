@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from data.show.drawing import strip
-from data.show.poses import poses
 from model.spectrum import spectrum
 from torchlight.card import Card, read_card
 from torchlight.checkpoint import fit_keys, load_weights
@@ -55,6 +53,9 @@ def _of_class(dataset: Any, label: int) -> list[str]:
 
 
 def _figure(source: Any, row: int, name: str, told: str) -> str:
+    from data.show.drawing import strip  # a wing that may be out
+    from data.show.poses import poses
+
     joints = np.asarray(source.clip(row)).transpose(1, 3, 2, 0)  # (T, M, V, C)
     there = (joints != 0).any(axis=(2, 3))
     joints = joints[there.any(axis=1)][:, there.any(axis=0)]

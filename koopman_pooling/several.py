@@ -13,17 +13,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from feeders.streams import instead
 from model.published import WEIGHTS
 from torchlight import distributed
-from torchlight.cli import Parser
-from torchlight.compare import NOTE, markdown, summary, write_table
+from torchlight.cli import Parser, wing
 from torchlight.config import Config
 from torchlight.errors import UserError
 from torchlight.files import atomic_write
 from torchlight.flags import parse
-from torchlight.reports.past import PastRun, read_run
 from torchlight.values import flat
 from torchlight.workdir import starts_over
 
@@ -87,6 +86,7 @@ def run_each(argv: Sequence[str] | None, main: Callable[[Sequence[str]], int]) -
     Args:
         main: trains one; takes its command line, and returns its exit status.
     """
+    wing("--seeds and --streams", "torchlight.reports.past.read_run")
     parent, runs = _planned(sys.argv[1:] if argv is None else argv)
     config = runs[0].config
     world = distributed.start(config.device, 60 * config.timeout_minutes, config.rank_timeout_s)
@@ -149,8 +149,11 @@ def _stream_words(config: Config, stream: str) -> list[str]:
 
 def _summarise(parent: Path) -> str:
     """Write both tables of all runs in ``parent`` that have ended; return them for the terminal."""
+    from torchlight.compare import NOTE, markdown, summary, write_table  # wings that may be out
+    from torchlight.reports.past import read_run
+
     there = sorted(parent.glob(f"**/seed-*/{ENDED}"), key=lambda file: int(file.parent.name[5:]))
-    groups: dict[str, list[PastRun]] = {}
+    groups: dict[str, list[Any]] = {}
     for file in sorted(there, key=lambda file: file.parent.parent):
         folder = file.parent
         name = (
@@ -166,7 +169,7 @@ def _summarise(parent: Path) -> str:
     return f"{markdown(rows)}\n{note}\nwrote {parent / 'summary.csv'} and {parent / 'summary.md'}"
 
 
-def _unlike(name: str, runs: Sequence[PastRun]) -> str:
+def _unlike(name: str, runs: Sequence[Any]) -> str:
     """A sentence where runs of a row differ in more than their seeds."""
     settings = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from launch import ROOT
 
 KEPT = ("*.py", "torchlight", "model", "feeders", "data", "config")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "NW-UCLA", "nturgbd_raw", "*.egg-info")
@@ -128,6 +129,12 @@ def test_without_resilience_reports_and_measures(without):
     listed = run("main_multigpu.py", "--config", "list")
     assert listed.returncode == 2
     assert "the wing torchlight.comforts was taken out" in listed.stderr
+    shutil.copytree(ROOT / "koopman_pooling", tree / "koopman_pooling")  # which draws and compares
+    trained = run("main_multigpu.py", *SHORT, "--work-dir", "with")
+    assert trained.returncode == 0, trained.stderr
+    several = run("main_multigpu.py", *SHORT, "--seeds", "1", "2")
+    assert "the wing torchlight.reports.past was taken out" in several.stderr
+    assert (several.returncode, several.stderr.count("\n")) == (2, 1)
 
 
 def test_own_skeletons_without_the_wing_that_made_them(without):
