@@ -92,6 +92,7 @@ def test_curves_wait_for_a_disk_that_is_full(config_file, tmp_path, monkeypatch,
 
 def test_a_logger_of_one_s_own(config_file, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     path = config_file(loggers=["CSV", {"name": "mine.Lines", "name_of_file": 1}])
     words = [*ALLOW, "mine", "--config", path, "--work-dir", str(tmp_path / "w")]
@@ -116,6 +117,7 @@ def test_a_logger_of_one_s_own(config_file, tmp_path, monkeypatch):
 )
 def test_a_mistake_is_one_line(config_file, tmp_path, monkeypatch, capsys, names, expected):
     (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "wandb", None)
     words = [*ALLOW, "mine", "--config", config_file(loggers=names)]
