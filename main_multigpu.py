@@ -11,7 +11,7 @@ python main_multigpu.py --phase package --weights W/best.pt --out DIR   (--phase
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from data.errors import DataError
@@ -23,7 +23,7 @@ from torchlight.card import Card, card_of_run, with_card
 from torchlight.components import bind_components
 from torchlight.config import Config, bind
 from torchlight.contract import with_data
-from torchlight.errors import UserError, told
+from torchlight.evaluation import from_test_set, given_by_test_set
 from torchlight.flags import parse
 from torchlight.holdout import open_splits
 from torchlight.loading import Dataset
@@ -70,7 +70,7 @@ def _run(argv: Sequence[str] | None, stage: cli.ConfigurationStage) -> int:
     plug("torchlight.checks.check_data")(config, sets, feeder, card, classes=not matched)
     config = world.main_first(lambda: with_data(config, model_class, sets, card, matched=matched))
     given = with_parts("model_args", model_class, config.model_args, ALIASES, allowed, config.named)
-    model = _build("model_args", model_class, given)
+    model = model_class.built("model_args", given, MISTAKES)
     check = plug("torchlight.checks.check_model")
     world.main_first(lambda: check(config, model, sets, matched=matched, mistakes=MISTAKES))
     model = plug("model.cpu.accelerate", wanted=world.device.type == "cpu")(model)
@@ -111,19 +111,9 @@ def _classes(config: Config) -> tuple[Config, Card, Target, Target, Target | Non
     evaluator, given = None, {"model_args": decided_by_data(model)}
     if config.evaluator is not None:
         evaluator = resolve(config.named("evaluator"), config.evaluator, ALIASES, allowed)
-        targets["evaluator_args"], given["evaluator_args"] = evaluator, _from_test_set(evaluator)
+        targets["evaluator_args"], given["evaluator_args"] = evaluator, from_test_set(evaluator)
     config = bind(config, targets, ALIASES, allowed, given)
     return config, card, feeder, model, evaluator
-
-
-def _build(key: str, target: Target, arguments: Mapping[str, Any]) -> Any:
-    """Build ``target`` from the value of ``key``; what a class of somebody's raises is one line."""
-    try:
-        return target.build(arguments)
-    except (UserError, *MISTAKES):
-        raise
-    except Exception as error:
-        raise UserError(f"{key}: {target.name}: {told(error)}") from error
 
 
 def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
@@ -131,7 +121,7 @@ def _datasets(config: Config, feeder: Target) -> dict[str, Dataset]:
     allowed = (*OWN_PACKAGES, *config.allow_import)
 
     def build(key: str, given: dict[str, Any]) -> Any:
-        return _build(key, feeder, with_each_built(key, given, HOMES, allowed))
+        return feeder.built(key, with_each_built(key, given, HOMES, allowed), MISTAKES)
 
     return open_splits(config, build, feeder.parameters)
 
@@ -145,20 +135,8 @@ def _evaluator(config: Config, target: Target | None, test_set: Any) -> Any:
         target = resolve("evaluator", "model.oneshot.Evaluator", ALIASES, OWN_PACKAGES)
     if target is None:
         return None
-    given = {}
-    for name in _from_test_set(target):
-        unfit = [k for k in ("classes", "val_fraction", "val_subjects") if getattr(config, k)]
-        if unfit:
-            raise UserError(f"{config.named(unfit[0])}: {target.name} scores other classes")
-        if not hasattr(test_set, name):
-            raise UserError(f"evaluator: {target.name} needs a feeder that knows its {name}")
-        given[name] = getattr(test_set, name)
-    return _build("evaluator_args", target, {**config.evaluator_args, **given})
-
-
-def _from_test_set(evaluator: Target) -> tuple[str, ...]:
-    """Arguments of an evaluator that are no matter of the configuration."""
-    return tuple(name for name in ("exemplars",) if name in evaluator.parameters)
+    given = {**config.evaluator_args, **given_by_test_set(config, target, test_set)}
+    return target.built("evaluator_args", given, MISTAKES)
 
 
 if __name__ == "__main__":

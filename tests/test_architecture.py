@@ -115,7 +115,7 @@ def test_data_knows_no_torch_and_the_engine_no_field():
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_thin_and_do_nothing_when_imported(script):
     path = ROOT / f"{script}.py"
-    assert len(path.read_text().splitlines()) <= 165
+    assert len(path.read_text().splitlines()) <= 150
     for node in ast.parse(path.read_text()).body:
         allowed = (
             ast.Import,
@@ -123,7 +123,6 @@ def test_scripts_are_thin_and_do_nothing_when_imported(script):
             ast.FunctionDef,
             ast.ClassDef,
             ast.Assign,
-            ast.AnnAssign,
             ast.If,
         )
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from .config import Config
 from .distributed import World
-from .errors import RunFailed
+from .errors import RunFailed, UserError
 from .loading import Dataset, EvalBatches, Loader
 from .metrics import topk_accuracy
 from .numerics import precision_of
+from .registry import Target
 
 
 class Evaluator(Protocol):
@@ -25,6 +26,28 @@ class Evaluator(Protocol):
 
     def __call__(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         """Scores (N, c) of a batch."""
+
+
+def from_test_set(evaluator: Target) -> tuple[str, ...]:
+    """Arguments of an evaluator that are no matter of the configuration."""
+    return tuple(name for name in ("exemplars",) if name in evaluator.parameters)
+
+
+def given_by_test_set(config: Config, evaluator: Target, test_set: Any) -> dict[str, Any]:
+    """What an evaluator that compares with exemplars takes from the test split.
+
+    Raises:
+        UserError: the split has none, or the configuration chooses among other classes.
+    """
+    given = {}
+    for name in from_test_set(evaluator):
+        unfit = [k for k in ("classes", "val_fraction", "val_subjects") if getattr(config, k)]
+        if unfit:
+            raise UserError(f"{config.named(unfit[0])}: {evaluator.name} scores other classes")
+        if not hasattr(test_set, name):
+            raise UserError(f"evaluator: {evaluator.name} needs a feeder that knows its {name}")
+        given[name] = getattr(test_set, name)
+    return given
 
 
 class Logits:

@@ -49,6 +49,21 @@ class Target:
         """Instantiate; what the user writes wins over what the name implies."""
         return self.cls(**{**self.implied, **arguments})
 
+    def built(
+        self, key: str, arguments: Mapping[str, Any], mistakes: tuple[type[Exception], ...]
+    ) -> Any:
+        """Instantiate from the value of ``key``; what a class of somebody's raises is one line.
+
+        Args:
+            mistakes: exceptions that are such a line already.
+        """
+        try:
+            return self.build(arguments)
+        except Exception as error:
+            if isinstance(error, (UserError, *mistakes)):
+                raise
+            raise UserError(f"{key}: {self.name}: {told(error)}") from error
+
     def spelled_out(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """``arguments`` with those that the name implies and the defaults, as JSON has them."""
         defaults = {p.name: p.default for p in self.parameters.values() if p.default is not p.empty}
