@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 CONFIG = "config/ucla/fast.yaml"
-TUNE = ("--base-lr", "0.01", "--num-epoch", "20", "--model-args", "freeze_koopman=True")
+TUNE = ("--base-lr", "0.01", "--num-epoch", "7", "--model-args", "freeze_koopman=True")
 """Stage two: a third of the fast recipe's steps, at a tenth of its rate."""
 
 
