@@ -71,6 +71,28 @@ def test_a_row_adds_up_the_scores_of_others(folder, capsys, monkeypatch):
     assert re.search(r"\| both \| two \| 1 \| [\d.]+ % ", capsys.readouterr().out)
 
 
+def test_a_one_shot_row_tells_each_matching_of_its_novel_classes(folder, capsys):
+    root = folder / "sequences"
+    write_ucla(root)
+    words = ["one-shot", "--seeds", "1", "2", "--processes", "1", "--out", str(folder / "out")]
+    data = ("--train-feeder-args", f"root={root}", "base_args.repeat=1")
+    small = [*SMALL, *data, "--test-feeder-args", f"root={root}"]
+    assert record.main([*words, *small]) == 0
+    shown = capsys.readouterr().out
+    for novel in ("0 3 6 9", "1 4 7 0"):
+        assert re.search(rf"\| one-shot \|[^|]*\| {novel}( \| [\d.]+ %){{3}} \|", shown)
+    assert re.search(r"\| one-shot \| \| mean( \| [\d.]+ ± [\d.]+ %){3} \|", shown)
+    assert record.main(["--table", "--out", str(folder / "out")]) == 0
+    assert capsys.readouterr().out.strip() in shown
+
+
+def test_every_class_is_novel_in_one_of_three_splits():
+    for classes in (10, 24):
+        splits = [record.novel_classes(classes, seed) for seed in (1, 2, 3)]
+        assert set().union(*splits) == set(range(classes))
+        assert len({len(set(novel)) for novel in splits}) == 1
+
+
 def test_the_fast_recipe_evaluates_at_its_end_alone(root):
     from torchlight.flags import parse
 

@@ -27,7 +27,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-CONFIG = "config/ucla/fast.yaml"
 TUNE = ("--base-lr", "0.01", "--num-epoch", "7", "--model-args", "freeze_koopman=True")
 """Stage two: a third of the fast recipe's steps, at a tenth of its rate."""
 
@@ -42,6 +41,8 @@ class Row:
         of: row whose weights it starts from, their eigenvalues normalised.
         trains: whether it trains, or tests the weights it starts from.
         members: rows whose scores it adds up; such a row trains nothing itself.
+        config: what the flags are laid over.
+        classes: of a one-shot row, how many the data set has; its seed chooses those held out.
     """
 
     told: str
@@ -49,14 +50,27 @@ class Row:
     of: str | None = None
     trains: bool = True
     members: tuple[str, ...] = ()
+    config: str = "config/ucla/fast.yaml"
+    classes: int = 0
+
+
+def _both(*arguments: str) -> tuple[str, ...]:
+    """Arguments of both feeders, as flags."""
+    return ("--train-feeder-args", *arguments, "--test-feeder-args", *arguments)
 
 
 def _streams(*names: str) -> tuple[str, ...]:
-    chosen = f"streams=[{','.join(names)}]"
-    return ("--train-feeder-args", chosen, "--test-feeder-args", chosen)
+    return _both(f"streams=[{','.join(names)}]")
+
+
+def novel_classes(classes: int, seed: int) -> list[int]:
+    """Every third class from ``seed - 1`` on, going round: seeds 1, 2, 3 hold out every class."""
+    return [(seed - 1 + step) % classes for step in range(0, classes, 3)]
 
 
 NORMAL = ("--model-args", "init=normal", "scale=none")
+ONE_SHOT = "config/ucla-oneshot/fast.yaml"
+DEMO = _both("base=feeders.feeder_demo.Feeder", "base_args.actions=24")
 ROWS = {
     "fast": Row("joint, bone and joint motion fused; operators from the identity"),
     "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
@@ -79,6 +93,12 @@ ROWS = {
     "fused-and-streams": Row(
         "fused, joint, bone and mean over time, equal weights",
         members=("fast", "joint", "bone", "mean"),
+    ),
+    "one-shot": Row("operators from the identity", config=ONE_SHOT, classes=10),
+    "one-shot-random": Row("from random numbers", NORMAL, config=ONE_SHOT, classes=10),
+    "one-shot-demo": Row("24 made-up actions, identity", DEMO, config=ONE_SHOT, classes=24),
+    "one-shot-demo-random": Row(
+        "24 made-up actions, random", (*NORMAL, *DEMO), config=ONE_SHOT, classes=24
     ),
 }
 
@@ -121,28 +141,27 @@ class Recorder:
         known = folder / "result.json"
         if not known.exists():
             row = ROWS[name]
-            run = self._fuse if row.members else self._train if row.trains else self._test
+            run = self._train if row.trains else self._test
+            run = self._fuse if row.members else self._one_shot if row.classes else run
             found = {**run(name, folder, seed, extra, tag), "date": str(date.today())}
             known.write_text(json.dumps({**found, "commit": _commit(), "seed": seed}) + "\n")
         return json.loads(known.read_text())
 
     def _train(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
         row = ROWS[name]
-        words = ["--config", CONFIG, "--work-dir", str(folder), "--seed", str(seed)]
+        words = ["--config", row.config, "--work-dir", str(folder), "--seed", str(seed)]
         words += ["--save-score", "True"]
         words += [*row.flags, *self.flags, *extra]
         if row.of is not None:
             words += ["--weights", str(self._normalised(row.of, seed, extra, tag))]
-        launcher = ["-m", "torch.distributed.run", "--standalone"]
-        launcher += [f"--nproc_per_node={self.processes}"]
-        self._call(*(launcher if self.processes > 1 else []), "main_multigpu.py", *words)
+        self._launch(words)
         chosen = "best" if "--val-subjects" in words else "last"
         found = _measured(folder, chosen)
         return found if tag else {**found, "without_copies": self._without_copies(folder, "last")}
 
     def _test(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
         row, weights = ROWS[name], self._normalised(str(ROWS[name].of), seed, extra, tag)
-        words = ["--config", CONFIG, "--phase", "test", "--weights", str(weights)]
+        words = ["--config", row.config, "--phase", "test", "--weights", str(weights)]
         words += ["--work-dir", str(folder), "--seed", str(seed), *row.flags, *self.flags, *extra]
         self._call("main_multigpu.py", *words)
         found = _measured(folder, "epoch1")
@@ -154,8 +173,7 @@ class Recorder:
         folder = self.out / f"{of}{tag}" / str(seed)
         target = folder / "normalized.pt"
         if not target.exists():
-            last = max(folder.glob("runs-*.pt"), key=lambda path: path.stat().st_mtime)
-            paths = ("--load-path", str(last), "--save-path", str(target))
+            paths = ("--load-path", str(_last_weights(folder)), "--save-path", str(target))
             self._call("eigen_normalization.py", *paths, "--num-class", "10", "--plot")
         return target
 
@@ -168,6 +186,27 @@ class Recorder:
         assert accuracy is not None, printed
         minutes = sum(member["minutes"] for member in members)
         return {"accuracy": float(accuracy[1]), "minutes": minutes}
+
+    def _one_shot(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
+        row = ROWS[name]
+        novel = novel_classes(row.classes, seed)
+        words = ["--config", row.config, "--work-dir", str(folder), "--seed", str(seed)]
+        words += [*row.flags, *_both(f"novel_classes={novel}")]
+        words += [re.sub("^root=", "base_args.root=", flag) for flag in self.flags]
+        self._launch([*words, *extra])
+        printed = self._call(
+            "test_oneshot.py", *words, *extra, "--weights", str(_last_weights(folder))
+        )
+        told = re.search(r"accuracy: (.*)", printed)
+        assert told is not None, printed
+        found = {key: float(value) for key, value in re.findall(r"(\w+) ([\d.]+)%", told[1])}
+        return {**_measured(folder, "last"), "matchings": found, "novel": novel}
+
+    def _launch(self, words: Sequence[str]) -> None:
+        """Train."""
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc_per_node={self.processes}"]
+        self._call(*(launcher if self.processes > 1 else []), "main_multigpu.py", *words)
 
     def _without_copies(self, folder: Path, stem: str) -> float:
         """Per cent right of the test sequences that are no copies of training sequences.
@@ -217,6 +256,10 @@ def _measured(folder: Path, stem: str) -> dict[str, float]:
     return {**found, "speed": run.speed} if run.speed else found
 
 
+def _last_weights(folder: Path) -> Path:
+    return max(folder.glob("runs-*.pt"), key=lambda path: path.stat().st_mtime)
+
+
 def _commit() -> str:
     line = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     return subprocess.run(line, capture_output=True, text=True).stdout.strip() or "unknown"
@@ -228,7 +271,7 @@ def ship(folder: Path, target: Path) -> None:
 
     from torchlight.card import card_path, read_card, sha256_of
 
-    last = max(folder.glob("runs-*.pt"), key=lambda path: path.stat().st_mtime)
+    last = _last_weights(folder)
     weights = torch.load(last, weights_only=True)
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     torch.save(halved, target)
@@ -267,14 +310,47 @@ def markdown(name: str, results: Sequence[dict]) -> str:
     )
 
 
+ONE_SHOT_HEADING = (
+    "| row | recipe | novel classes | dmd | l2 | cosine | minutes | date | commit |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def one_shot_markdown(name: str, results: Sequence[dict]) -> str:
+    """A row of the table of one-shot results for each choice of novel classes, and their mean."""
+    lines, methods = [], ("dmd", "l2", "cosine")
+    for found in results:
+        cells = " | ".join(f"{found['matchings'][method]:.2f} %" for method in methods)
+        novel = " ".join(map(str, found["novel"]))
+        lines.append(
+            f"| {name} | {ROWS[name].told} | {novel} | {cells} | {found['minutes']:.0f} | "
+            f"{found['date']} | {found['commit']} |"
+        )
+    if len(results) > 1:
+        columns = ([found["matchings"][method] for found in results] for method in methods)
+        cells = " | ".join(
+            f"{statistics.mean(own):.2f} ± {statistics.stdev(own):.2f} %" for own in columns
+        )
+        lines.append(f"| {name} | | mean | {cells} | | | |")
+    return "\n".join(lines)
+
+
 def _table(out: Path, names: Iterable[str]) -> str:
-    """All rows that have results in ``out``."""
-    lines = [HEADING]
+    """All rows that have results in ``out``: what is trained on every class, then one-shot."""
+    parts: dict[str, list[str]] = {HEADING: [], ONE_SHOT_HEADING: []}
     for name in names:
         found = sorted((out / name).glob("*/result.json"), key=lambda path: int(path.parent.name))
         if found:
-            lines.append(markdown(name, [json.loads(path.read_text()) for path in found]))
-    return "\n".join(lines)
+            heading, row = _told(name, [json.loads(path.read_text()) for path in found])
+            parts[heading].append(row)
+    return "\n\n".join("\n".join([heading, *rows]) for heading, rows in parts.items() if rows)
+
+
+def _told(name: str, results: Sequence[dict]) -> tuple[str, str]:
+    """The heading of the table that the row belongs to, and the row."""
+    if ROWS[name].classes:
+        return ONE_SHOT_HEADING, one_shot_markdown(name, results)
+    return HEADING, markdown(name, results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -309,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ]
         else:
             found = [recorder.result(name, seed) for seed in options.seeds]
-        print(f"{HEADING}\n{markdown(name, found)}", flush=True)
+        print(*_told(name, found), sep="\n", flush=True)
         if options.ship:
             ship(options.out / name / str(options.seeds[0]), options.ship)
         print(f"({(time.monotonic() - started) / 60:.0f} minutes)", file=sys.stderr)
