@@ -70,7 +70,10 @@ def novel_classes(classes: int, seed: int) -> list[int]:
 
 NORMAL = ("--model-args", "init=normal", "scale=none")
 ONE_SHOT = "config/ucla-oneshot/fast.yaml"
-DEMO = _both("base=feeders.feeder_demo.Feeder", "base_args.actions=24", "base_args.repeat=1")
+DEMO = _both(
+    "base=feeders.feeder_demo.Feeder",
+    *("base_args.actions=24", "base_args.performers=10", "base_args.repeat=1"),
+)
 ROWS = {
     "fast": Row("joint, bone and joint motion fused; operators from the identity"),
     "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
