@@ -65,7 +65,7 @@ def test_the_hub_understands_its_card(folder):
     assert 'load("mine")' in card.text
 
 
-def test_again_it_is_written_over_but_for_the_readme(folder, capsys):
+def test_packaging_again_keeps_only_an_edited_readme(folder, capsys):
     (folder / "README.md").write_text("of my own")
     before = (folder / "config.json").read_bytes()
     edit(folder, class_names=None)
@@ -193,7 +193,7 @@ def test_without_the_hub_the_extra_is_named(folder, monkeypatch):
             call("me/mine")
 
 
-def test_a_name_that_the_hub_has_not_is_one_line(monkeypatch):
+def test_an_unknown_name_on_the_hub_is_one_line(monkeypatch):
     def absent(name, **options):
         raise OSError("404: no such repository")
 
