@@ -221,6 +221,34 @@ class BodyScale:
         return scaled
 
 
+class UnitLength:
+    """Scale the clip so that two joints are ``length`` apart, in the mean of its frames.
+
+    Of the first person, in the frames that have them apart; a clip without stays as it is. Between
+    the ends of the trunk this gives bodies one size, however far they walk and however the clip is
+    turned; a box (UnitBox) makes those small who walk far across the image.
+
+    Args:
+        joints: the two.
+        length: their distance; a third for the trunk of a person of height 1 or so.
+    """
+
+    def __init__(self, *, joints: Sequence[int], length: float = 1.0) -> None:
+        if len(joints) != 2 or joints[0] == joints[1] or length <= 0:
+            raise DataError(f"UnitLength: {joints!r} and {length!r} are no two joints and a length")
+        self.joints, self.length = joints, length
+        told = f"{joints[0]} to {joints[1]} is {length:g}"
+        self.preprocessing = [f"unit_length of joint {told}"]
+
+    def __call__(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        first, second = self.joints
+        apart = np.linalg.norm((x[:, :, first, 0] - x[:, :, second, 0]).astype(np.float64), axis=0)
+        there = apart > 0
+        if not there.any():
+            return x
+        return (x * (self.length / apart[there].mean())).astype(x.dtype)
+
+
 class RandomRotate:
     """Turn the clip about the origin by random angles, and scale it by a random factor.
 

@@ -137,6 +137,15 @@ def _body_scale(of: BodyScale, x: Tensor, frames: Tensor) -> Clips:
     return torch.cat([scaled.to(x.dtype), x[:, of.axes :]], 1), frames
 
 
+def _unit_length(of: known.UnitLength, x: Tensor, frames: Tensor) -> Clips:
+    first, second = of.joints
+    apart = (x[:, :, :, first, 0] - x[:, :, :, second, 0]).double().norm(dim=1)  # (N, T)
+    there = (apart > 0) & _there(x, frames)[:, 0, :, 0, 0]
+    mean = torch.where(there, apart, 0.0).sum(1) / there.sum(1).clamp(min=1)
+    factor = torch.where(mean > 0, of.length / mean.clamp(min=1e-30), 1.0)
+    return (x * factor[:, None, None, None, None]).to(x.dtype), frames
+
+
 def _standardise(of: known.Standardise, x: Tensor, frames: Tensor) -> Clips:
     return (x - torch.as_tensor(of.mean)) / torch.as_tensor(of.std), frames
 
@@ -192,6 +201,7 @@ STEPS: dict[type, Callable[[Any, Tensor, Tensor], Clips]] = {
     known.LoneTwice: _lone_twice,
     known.Centre: _centre,
     known.UnitBox: _unit_box,
+    known.UnitLength: _unit_length,
     known.Standardise: _standardise,
     known.ValidFrames: _valid_frames,
     known.CropResize: _crop_resize,

@@ -39,6 +39,7 @@ EVERY = [
     t.ToOrigin(),
     t.LoneTwice(),
     t.BodyScale(axes=2),
+    t.UnitLength(joints=[0, 20], length=0.3),
 ]
 
 
@@ -97,6 +98,29 @@ def test_centre_and_unit_box():
         np.ptp(even, axis=1) / np.ptp(x.reshape(3, -1), axis=1), 2 / np.ptp(x[0]), rtol=1e-5
     )
     np.testing.assert_allclose((even.min(axis=1) + even.max(axis=1)) / 2, 0, atol=1e-6)
+
+
+def test_a_body_has_one_size_however_it_stands_walks_and_turns():
+    x = clip()
+    x[:, 7, :, 0] = 0  # he is not there
+    unit = t.UnitLength(joints=[0, 20], length=0.3)
+    scaled = unit(x, RNG(0))
+    trunk = np.linalg.norm(scaled[:, :, 0, 0] - scaled[:, :, 20, 0], axis=0)
+    assert trunk[trunk > 0].mean() == pytest.approx(0.3, rel=1e-5)
+    assert np.array_equal(scaled == 0, x == 0)
+    np.testing.assert_allclose(unit(2.5 * x, RNG(0)), scaled, rtol=1e-5)
+    turn = t.RandomRotate(degrees=[60, 60, 60])
+    np.testing.assert_allclose(
+        unit(turn(x, RNG(1)), RNG(0)), turn(scaled, RNG(1)), rtol=1e-4, atol=1e-5
+    )
+    walk = np.linspace(0, 50, x.shape[1], dtype=np.float32)[:, None, None]
+    walked = unit(np.where(x == 0, x, x + walk), RNG(0))[:, 8:]
+    np.testing.assert_allclose(np.ptp(walked, axis=2), np.ptp(scaled[:, 8:], axis=2), rtol=1e-3)
+    nobody = np.zeros_like(x)
+    assert np.array_equal(unit(nobody, RNG(0)), nobody)
+    for wrong in ({"joints": [1]}, {"joints": [2, 2]}, {"joints": [0, 1], "length": 0}):
+        with pytest.raises(DataError, match="UnitLength"):
+            t.UnitLength(**wrong)
 
 
 def test_rotations_are_rotations_within_their_angles():

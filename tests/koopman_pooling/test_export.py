@@ -30,6 +30,7 @@ from feeders.transforms import (
     Standardise,
     ToOrigin,
     UnitBox,
+    UnitLength,
     ValidFrames,
 )
 from koopman_pooling import export, quantise
@@ -50,6 +51,7 @@ PREPARATIONS = [
     [Centre(joint=3), EvenFrames(window=7)],
     [UnitBox(), EvenFrames(window=8)],
     [UnitBox(per_axis=False), EvenFrames(window=1)],
+    [Centre(joint=3), UnitLength(joints=[3, 7]), EvenFrames(window=9)],
     [ValidFrames(), CropResize(ratios=[0.95], window=16), Persons(count=2)],
     [CropResize(ratios=[0.5], window=40, shortest=1), Standardise(mean=PLACES, std=1 + PLACES)],
     [ValidFrames(), KeepRate(window=12)],
