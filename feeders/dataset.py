@@ -56,8 +56,8 @@ class SkeletonDataset:
     Args:
         source: of the clips.
         transforms: applied in this order; the last must leave all clips the same shape.
-        streams: "joint", "bone", "joint_motion", "bone_motion", or several of them or of one's
-            own (see ``STREAMS``), which are concatenated as input channels.
+        streams: "joint", "pose", "bone", "joint_motion", "bone_motion", or several of them or of
+            one's own (see ``STREAMS``), which are concatenated as input channels.
         repeat: how often each clip is seen in an epoch.
         seed: of all random numbers.
         dtype: of x: "float32", or "float64" for comparisons.

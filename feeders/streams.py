@@ -1,4 +1,4 @@
-"""The streams of a skeleton sequence: joint, bone, joint motion, bone motion; one or several fused.
+"""The streams of a skeleton sequence: joint, pose, bone and their motion; one or several fused.
 
 Arrays are (..., C, T, V, M). Several streams are concatenated as input channels, in the order
 given.
@@ -18,6 +18,12 @@ Streams = str | Sequence[str | Stream]
 def joints(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
     """The joints themselves; ``parents`` is int (V,), here and below."""
     return joints
+
+
+def pose(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Each joint minus the skeleton's centre in the same frame: without where the body goes."""
+    centre = np.flatnonzero(parents == np.arange(len(parents)))
+    return joints - np.take(joints, centre, axis=-2)
 
 
 def bones(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
@@ -41,6 +47,7 @@ def bone_motion(joints: np.ndarray, parents: np.ndarray) -> np.ndarray:
 
 STREAMS: dict[str, Stream] = {
     "joint": joints,
+    "pose": pose,
     "bone": bones,
     "joint_motion": joint_motion,
     "bone_motion": bone_motion,

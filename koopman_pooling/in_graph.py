@@ -81,6 +81,12 @@ def bones(x: Tensor, parents: Tensor) -> Tensor:
     return x - x[:, :, :, parents]
 
 
+def pose(x: Tensor, parents: Tensor) -> Tensor:
+    """Each joint minus the skeleton's centre."""
+    centre = (parents == torch.arange(len(parents))).int().argmax()
+    return x - x[:, :, :, centre, None]
+
+
 def motion(x: Tensor) -> Tensor:
     """The next frame minus this one; the last frame's is zero."""
     return torch.cat([x[:, :, 1:] - x[:, :, :-1], torch.zeros_like(x[:, :, :1])], 2)
@@ -88,6 +94,7 @@ def motion(x: Tensor) -> Tensor:
 
 STREAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "joint": lambda x, parents: x,
+    "pose": pose,
     "bone": bones,
     "joint_motion": lambda x, parents: motion(x),
     "bone_motion": lambda x, parents: motion(bones(x, parents)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.skeletons import NTU, UCLA, mirror_joints
+from data.skeletons import NTU, UCLA, bone_parents, mirror_joints
 from feeders import transforms as t
 from feeders.dataset import spelled_out
 from feeders.streams import STREAMS, fused, published_streams, stream_table
@@ -217,6 +217,16 @@ def test_streams_fuse_on_channels_in_the_order_given():
             stream_table(wrong)
     with pytest.raises(DataError, match="leave out bone and vel"):
         published_streams("joint", bone=True)
+
+
+def test_the_pose_does_not_know_where_the_body_goes():
+    parents = bone_parents(UCLA)
+    x = RNG(0).normal(size=(3, 8, 20, 2))
+    posed = STREAMS["pose"](x, parents)
+    assert not posed[:, :, UCLA.center].any()
+    np.testing.assert_allclose(STREAMS["bone"](posed, parents), STREAMS["bone"](x, parents))
+    walked = x + RNG(1).normal(size=(3, 8, 1, 2))
+    np.testing.assert_allclose(STREAMS["pose"](walked, parents), posed)
 
 
 def test_one_person_shown_twice_is_like_two():
