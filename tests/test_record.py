@@ -65,7 +65,7 @@ def test_a_row_scores_the_test_view_once_and_by_its_last_epoch(folder, capsys):
 def test_a_row_adds_up_the_scores_of_others(folder, capsys, monkeypatch):
     root = folder / "sequences"
     write_ucla(root)
-    monkeypatch.setitem(record.ROWS, "both", record.Row("two", members=("joint", "bone")))
+    monkeypatch.setitem(record.ROWS, "both", record.Row("two", members=("box-joint", "box-bone")))
     words = ["both", "--seeds", "1", "--processes", "1", "--out", str(folder / "out")]
     assert record.main([*words, *SMALL, *_data(root)]) == 0
     assert re.search(r"\| both \| two \| 1 \| [\d.]+ % ", capsys.readouterr().out)

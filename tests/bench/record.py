@@ -69,33 +69,60 @@ def novel_classes(classes: int, seed: int) -> list[int]:
 
 
 NORMAL = ("--model-args", "init=normal", "scale=none")
+MEAN = (*NORMAL, "--model-args", "head=average")
 ONE_SHOT = "config/ucla-oneshot/fast.yaml"
 DEMO = _both(
     "base=feeders.feeder_demo.Feeder",
     *("base_args.actions=24", "base_args.performers=10", "base_args.repeat=1"),
 )
+
+
+def _prepared(*steps: str) -> tuple[str, ...]:
+    turned = "{name: RandomRotate, degrees: [60, 60, 0], order: xyz}"
+    return _both(f"transforms=[{', '.join([turned, *steps, '{name: RandomFrames, window: 32}'])}]")
+
+
+BODY = (
+    *_prepared("Centre", "{name: UnitLength, joints: [0, 2], length: 0.33}"),
+    *_streams("joint", "bone", "joint_motion"),
+)
+BOX = (
+    *_prepared("{name: UnitBox, per_axis: False}"),
+    *_streams("joint", "bone", "joint_motion"),
+)
+"""How the recipe was until 2026-11-26: a box about the clip, in proportion."""
+
 ROWS = {
-    "fast": Row("joint, bone and joint motion fused; operators from the identity"),
+    "fast": Row("pose, bone and joint motion fused, bodies of one size"),
     "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
-    "fast-normalised": Row("the same, normalised, no stage two", of="fast", trains=False),
-    "random": Row("operators from random numbers, as published", NORMAL),
-    "random-tuned": Row("the same, normalised, stage two", (*NORMAL, *TUNE), of="random"),
-    "random-normalised": Row("the same, no stage two", NORMAL, of="random", trains=False),
-    "mean": Row(
-        "mean over time in place of operators, time halved in blocks 5 and 8",
-        (*NORMAL, "--model-args", "head=average"),
+    "body": Row("joints in place of the pose", BODY),
+    "box": Row("joint, bone and joint motion fused, clips in a box; operators from identity", BOX),
+    "box-tuned": Row("box, normalised, stage two", (*BOX, *TUNE), of="box"),
+    "box-normalised": Row("box, normalised, no stage two", BOX, of="box", trains=False),
+    "box-random": Row("box, operators from random numbers, as published", (*BOX, *NORMAL)),
+    "box-random-tuned": Row(
+        "the same, normalised, stage two", (*BOX, *NORMAL, *TUNE), of="box-random"
     ),
-    "joint": Row("joint alone", _streams("joint")),
-    "bone": Row("bone alone", _streams("bone")),
-    "joint-motion": Row("joint motion alone", _streams("joint_motion")),
-    "bone-motion": Row("bone motion alone", _streams("bone_motion")),
-    "four-streams": Row(
+    "box-random-normalised": Row(
+        "the same, no stage two", (*BOX, *NORMAL), of="box-random", trains=False
+    ),
+    "box-mean": Row(
+        "box, mean over time in place of operators, time halved in blocks 5 and 8", (*BOX, *MEAN)
+    ),
+    "box-joint": Row("box, joint alone", (*BOX, *_streams("joint"))),
+    "box-bone": Row("box, bone alone", (*BOX, *_streams("bone"))),
+    "box-joint-motion": Row("box, joint motion alone", (*BOX, *_streams("joint_motion"))),
+    "box-bone-motion": Row("box, bone motion alone", (*BOX, *_streams("bone_motion"))),
+    "box-four-streams": Row(
         "the four streams above, equal weights",
-        members=("joint", "bone", "joint-motion", "bone-motion"),
+        members=("box-joint", "box-bone", "box-joint-motion", "box-bone-motion"),
     ),
-    "fused-and-streams": Row(
-        "fused, joint, bone and mean over time, equal weights",
-        members=("fast", "joint", "bone", "mean"),
+    "box-and-streams": Row(
+        "box fused, joint, bone and mean over time, equal weights",
+        members=("box", "box-joint", "box-bone", "box-mean"),
+    ),
+    "three-together": Row(
+        "fast, body and bone in a box, equal weights", members=("fast", "body", "box-bone")
     ),
     "one-shot": Row("operators from the identity", config=ONE_SHOT, classes=10),
     "one-shot-random": Row("from random numbers", NORMAL, config=ONE_SHOT, classes=10),
