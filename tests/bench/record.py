@@ -306,7 +306,10 @@ def ship(folder: Path, target: Path) -> None:
     halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     torch.save(halved, target)
     found = json.loads((folder / "result.json").read_text())
-    card = read_card(last)[0].trained(
+    card = read_card(last)[0]
+    origin = card.training.get("weights")
+    card = card.trained(
+        weights=origin and Path(origin).name,  # where it lay concerns nobody
         accuracy=found["accuracy"] / 100,
         accuracy_on="test view, once, by the last epoch; mean of ten looks",
         dtype="float16",
