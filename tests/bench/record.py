@@ -121,9 +121,7 @@ ROWS = {
         "box fused, joint, bone and mean over time, equal weights",
         members=("box", "box-joint", "box-bone", "box-mean"),
     ),
-    "three-together": Row(
-        "fast, body and bone in a box, equal weights", members=("fast", "body", "box-bone")
-    ),
+    "two-together": Row("fast and box-bone, equal weights", members=("fast", "box-bone")),
     "one-shot": Row("operators from the identity", config=ONE_SHOT, classes=10),
     "one-shot-random": Row("from random numbers", NORMAL, config=ONE_SHOT, classes=10),
     "one-shot-demo": Row("24 made-up actions, identity", DEMO, config=ONE_SHOT, classes=24),
