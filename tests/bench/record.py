@@ -156,7 +156,8 @@ class Recorder:
     """Runs rows and keeps what they gave under ``out``.
 
     Args:
-        processes: that share a training; each takes one thread.
+        processes: that share a training; with two, batch norm sees half a batch, and the figures
+            are others.
         flags: for every training, such as where the data are.
     """
 
@@ -391,7 +392,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], help="see --list")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--processes", type=int, default=2, help="of a training (2)")
+    parser.add_argument("--processes", type=int, default=1, help="of a training (1)")
     parser.add_argument("--out", type=Path, default=ROOT / "work_dir" / "record")
     parser.add_argument("--choose", choices=("views", "subjects"), help="on the training views")
     parser.add_argument("--ship", type=Path, metavar="FILE", help="write the first seed's weights")
