@@ -15,6 +15,7 @@ ended is kept in --out and not run again; what was interrupted is resumed by the
 import argparse
 import hashlib
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -258,7 +259,11 @@ class Recorder:
         """Run a Python command from the project's root; its output goes to the terminal too."""
         line = [sys.executable, *words]
         print("$ python " + " ".join(words), file=sys.stderr, flush=True)
-        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        # With other threads sums are rounded otherwise, and a training goes another way.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        process = subprocess.Popen(
+            line, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert process.stdout is not None
         shown = []
         for text in process.stdout:
