@@ -105,7 +105,7 @@ ROWS = {
         "the same, normalised, stage two", (*BOX, *NORMAL, *TUNE), of="box-random"
     ),
     "box-random-normalised": Row(
-        "the same, no stage two", (*BOX, *NORMAL), of="box-random", trains=False
+        "the same, normalised, no stage two", (*BOX, *NORMAL), of="box-random", trains=False
     ),
     "box-mean": Row(
         "box, mean over time in place of operators, time halved in blocks 5 and 8", (*BOX, *MEAN)

@@ -41,7 +41,7 @@ def test_configurations_are_listed(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert left.value.code == 0
     told = dict(re.split(r"\s\s+", line, maxsplit=1) for line in lines)
-    assert told["config/ucla/fast.yaml"] == "NW-UCLA in a quarter of an hour on two cores."
+    assert told["config/ucla/fast.yaml"] == "NW-UCLA in 24 minutes on one core."
     assert told.keys() == {str(p.relative_to(ROOT)) for p in ROOT.glob("config/[!_]*/*.yaml")}
     assert all(what.endswith((".", ").")) for what in told.values())
 
