@@ -93,6 +93,10 @@ BOX = (
 )
 """How the recipe was until 2026-11-26: a box about the clip, in proportion."""
 
+KOOPMAN = "config/ucla/koopman.yaml"
+PUBLISHED = ("--amp", "bf16")
+"""The published recipe reads the test view every fifth epoch, as its curve; the last one counts."""
+
 ROWS = {
     "fast": Row("pose, bone and joint motion fused, bodies of one size"),
     "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
@@ -121,6 +125,13 @@ ROWS = {
     "box-and-streams": Row(
         "box fused, joint, bone and mean over time, equal weights",
         members=("box", "box-joint", "box-bone", "box-mean"),
+    ),
+    "published": Row("joint, 65 epochs, as published but in bfloat16", PUBLISHED, config=KOOPMAN),
+    "published-tuned": Row(
+        "the same, normalised, stage two", PUBLISHED, of="published", config="config/ucla/tune.yaml"
+    ),
+    "published-mean": Row(
+        "the same without operators: CTR-GCN", PUBLISHED, config="config/ucla/ctrgcn.yaml"
     ),
     "two-together": Row("fast and box-bone, equal weights", members=("fast", "box-bone")),
     "one-shot": Row("operators from the identity", config=ONE_SHOT, classes=10),
