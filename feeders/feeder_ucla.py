@@ -4,8 +4,10 @@ x is (3, 52, 20, 1): three coordinates, 52 frames, 20 joints, one person. Testin
 Training rotates each sequence and draws its frames at random. Both bring it to the unit box.
 """
 
+import fnmatch
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,7 @@ class Feeder(SkeletonDataset):
         label_path: str | None = None,
         split: str | None = None,
         views: Sequence[int] | None = None,
+        relabel: Mapping[str, str] | None = None,
         root: str | os.PathLike[str] = ucla.DEFAULT_ROOT,
         cache_dir: str | os.PathLike[str] | None = None,
         repeat: int = 1,
@@ -106,7 +109,7 @@ class Feeder(SkeletonDataset):
             own, decided_by["window"] = [], {}
         kept_as = dtype if training else "float64"  # of the parsed files, as the golden numbers
         super().__init__(
-            source or _source(root, cache_dir, split, views, debug, kept_as),
+            source or _source(root, cache_dir, split, views, relabel, debug, kept_as),
             transforms=[*own, *transforms],
             streams=streams,
             repeat=repeat,
@@ -129,6 +132,7 @@ def _source(
     cache_dir: str | os.PathLike[str] | None,
     split: str,
     views: Sequence[int] | None,
+    relabel: Mapping[str, str] | None,
     debug: bool,
     dtype: str,
 ) -> ArraySource:
@@ -138,6 +142,7 @@ def _source(
         raise DataError(f"views: {list(views)} are not views of the {split} split, {list(known)}")
     views = known if views is None else views
     data = ucla.load(root, cache_dir)
+    labels = _labels(data.names, relabel, root)
     frames = np.split(data.joints, np.cumsum(data.lengths)[:-1])
     chosen = [i for i, name in enumerate(data.names) if ucla.parse_name(name).view in views]
     chosen = chosen[: DEBUG_SAMPLES if debug else None]
@@ -145,15 +150,28 @@ def _source(
         told = " and ".join(map(str, views))
         raise DataError(f"{root}: no sequence of the {split} split (view {told})")
     names = [data.names[i] for i in chosen]
-    parsed = [ucla.parse_name(name) for name in names]
     return ArraySource(
         UCLA,
         names,
-        [sample.label for sample in parsed],
-        [sample.subject for sample in parsed],
+        [labels[i] for i in chosen],
+        [ucla.parse_name(name).subject for name in names],
         [np.ascontiguousarray(frames[i].transpose(2, 0, 1)[..., None], dtype) for i in chosen],
         ucla.CLASS_NAMES,
     )
+
+
+def _labels(
+    names: Sequence[str], relabel: Mapping[str, str] | None, root: str | os.PathLike[str]
+) -> list[int]:
+    """Labels by the names, those replaced that ``relabel`` has other classes for."""
+    labels = {name: ucla.parse_name(name).label for name in names}
+    for pattern, wanted in (relabel or {}).items():
+        label = ucla.CLASS_NAMES.index(one_of(f"relabel: {pattern}", wanted, ucla.CLASS_NAMES))
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            warnings.warn(f"relabel: {root} has no sequence {pattern}", stacklevel=2)
+        labels |= dict.fromkeys(found, label)
+    return list(labels.values())
 
 
 def resolve_split(split: str | None, label_path: str | None) -> str:
