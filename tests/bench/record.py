@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 TUNE = ("--base-lr", "0.01", "--num-epoch", "7", "--model-args", "freeze_koopman=True")
@@ -83,15 +85,19 @@ def _prepared(*steps: str) -> tuple[str, ...]:
     return _both(f"transforms=[{', '.join([turned, *steps, '{name: RandomFrames, window: 32}'])}]")
 
 
+NAMED = ("--train-feeder-args", "relabel=null")
+"""Labels as the files are named, also where they are exchanged."""
 BODY = (
+    *NAMED,
     *_prepared("Centre", "{name: UnitLength, joints: [0, 2], length: 0.33}"),
     *_streams("joint", "bone", "joint_motion"),
 )
 BOX = (
+    *NAMED,
     *_prepared("{name: UnitBox, per_axis: False}"),
     *_streams("joint", "bone", "joint_motion"),
 )
-"""How the recipe was until 2026-11-26: a box about the clip, in proportion."""
+"""How the recipe was at first: a box about the clip, in proportion."""
 
 KOOPMAN = "config/ucla/koopman.yaml"
 PUBLISHED = ("--amp", "bf16")
@@ -100,7 +106,9 @@ PUBLISHED = ("--amp", "bf16")
 ROWS = {
     "fast": Row("pose, bone and joint motion fused, bodies of one size"),
     "fast-tuned": Row("the same, normalised, stage two", TUNE, of="fast"),
-    "body": Row("joints in place of the pose", BODY),
+    "named": Row("fast, labels as the files are named", NAMED),
+    "named-tuned": Row("the same, normalised, stage two", (*NAMED, *TUNE), of="named"),
+    "body": Row("named, joints in place of the pose", BODY),
     "box": Row("joint, bone and joint motion fused, clips in a box; operators from identity", BOX),
     "box-tuned": Row("box, normalised, stage two", (*BOX, *TUNE), of="box"),
     "box-normalised": Row("box, normalised, no stage two", BOX, of="box", trains=False),
@@ -134,6 +142,7 @@ ROWS = {
         "the same without operators: CTR-GCN", PUBLISHED, config="config/ucla/ctrgcn.yaml"
     ),
     "two-together": Row("fast and box-bone, equal weights", members=("fast", "box-bone")),
+    "two-as-named": Row("named and box-bone, equal weights", members=("named", "box-bone")),
     "one-shot": Row("operators from the identity", config=ONE_SHOT, classes=10),
     "one-shot-random": Row("from random numbers", NORMAL, config=ONE_SHOT, classes=10),
     "one-shot-demo": Row("24 made-up actions, identity", DEMO, config=ONE_SHOT, classes=24),
@@ -154,7 +163,9 @@ def protocol(kind: str) -> list[tuple[str, ...]]:
     Args:
         kind: "views" or "subjects".
     """
-    plain = ("--test-feeder-args", "label_path=train")
+    recipe = yaml.safe_load((ROOT / "config/ucla/fast.yaml").read_text(encoding="utf-8"))
+    right = (f"relabel.{k}={v}" for k, v in recipe["train_feeder_args"]["relabel"].items())
+    plain = ("--test-feeder-args", "label_path=train", *right)
     if kind == "subjects":
         # What is called the test split is a training view here, so that no run reads the third one.
         return [(*plain, "--val-subjects", *map(str, held)) for held in SUBJECTS]
@@ -291,6 +302,8 @@ def _measured(folder: Path, stem: str) -> dict[str, float]:
     from torchlight.reports.past import read_run
 
     run = read_run(folder)
+    if stem != "best" and f"{stem}_test" not in run.evaluations:
+        raise SystemExit(f"{folder}: not at its end yet; the same command resumes it")
     if stem == "best":
         accuracy = [line["val/accuracy"] for line in run.epochs.values() if "val/accuracy" in line][
             -1
