@@ -22,6 +22,7 @@ from toy_run import ALLOW, assert_same_run, train, weights
 from torchlight.config import RESOLVED
 from torchlight.errors import UserError
 from torchlight.loading import plan_batches
+from torchlight.summary import epoch_line
 from torchlight.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,6 +89,19 @@ def test_two_processes_go_on_as_the_one_that_began(config_file, tmp_path):
     means = [re.findall(r"epoch \d/4: [^;]*;", log_of(tmp_path / w)) for w in ("whole", "cut")]
     assert len(means[0]) == 4
     assert means[0] == means[1]
+
+
+def test_what_is_left_counts_whole_epochs_also_after_a_part_of_one(config_file, tmp_path):
+    path = config_file()
+    with leaving_at(5):
+        assert train(path, tmp_path / "cut") == 0
+    with mock.patch("torchlight.trainer.epoch_line", side_effect=epoch_line) as line:
+        assert train(path, tmp_path / "cut") == 0
+    run, *_, before = line.call_args_list[0].args
+    assert before > 0  # five steps lay behind, one was taken
+    assert [call.args[3] for call in line.call_args_list[1:]] == [0, 0, 0]
+    run.state.epoch = 1
+    assert epoch_line(run, 3.0, 0.0, 6.0).endswith("0:00:27 left")
 
 
 @pytest.mark.slow

@@ -85,8 +85,12 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def epoch_line(run: Run, seconds: float, waited: float) -> str:
-    """What an epoch has come to, and how long the rest takes."""
+def epoch_line(run: Run, seconds: float, waited: float, before: float = 0.0) -> str:
+    """What an epoch has come to, and how long the rest takes.
+
+    Args:
+        before: seconds that the steps would have taken which a resumed epoch had behind it.
+    """
     config, line, chooser = run.config, run.measured, run.chooser
     epoch = run.state.epoch
     scored = ""
@@ -101,7 +105,7 @@ def epoch_line(run: Run, seconds: float, waited: float) -> str:
         f"loss {line['train/loss']:.4f} accuracy {100 * line['train/accuracy']:.2f} %{scored}; "
         f"{seconds:.1f} s, {line['train/samples_per_second']:.0f} samples/s in training, "
         f"{100 * waited / max(seconds, 1e-9):.0f} % waiting for data, "
-        f"{duration(seconds * (config.num_epoch - epoch))} left"
+        f"{duration((seconds + before) * (config.num_epoch - epoch))} left"
     )
 
 

@@ -215,7 +215,9 @@ class Trainer(Run):
                 if bar.update():  # it is shown, some times a second
                     bar.set_postfix(loss=float(self.loss), rate=self.rate, refresh=False)
         samples = (self.steps - first) * self.plan.step_size
-        speed = samples / max(time.monotonic() - started, 1e-9)
+        seconds = max(time.monotonic() - started, 1e-9)
+        speed = samples / seconds
+        self._before = seconds * first / max(self.steps - first, 1)
         means = state.metrics.means(self.world) | {"samples_per_second": speed}
         self.measured = {"learning_rate": self.rate, **{f"train/{k}": v for k, v in means.items()}}
 
@@ -315,7 +317,7 @@ class Trainer(Run):
 
     def _log(self) -> None:
         """One line, and a point of each curve."""
-        self.log.info(epoch_line(self, time.monotonic() - self._began, self._waited))
+        self.log.info(epoch_line(self, time.monotonic() - self._began, self._waited, self._before))
         self.show(self.measured)
 
     def show(self, values: dict[str, Any]) -> None:
