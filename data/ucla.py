@@ -10,9 +10,9 @@ The 1,484 files are read and checked once; the result is kept in the user's cach
 import hashlib
 import io
 import json
+import logging
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ CLASS_NAMES = (
 VIEWS = {"train": (1, 2), "test": (3,)}
 
 MAX_BYTES = 16 * 2**20  # of a file; the longest sequence has 201 frames, 250 kB
+_log = logging.getLogger(__name__)
 _LARGEST = 1e30  # metres; beyond, differences and turns leave 32-bit numbers
 _NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 _CACHE_FORMAT = 2
@@ -142,7 +143,7 @@ def load(
             found = _read_folder(sources)
             _write_cache(cache, found, signature)
     except RuntimeError as error:
-        warnings.warn(f"NW-UCLA is parsed anew at every start: {error}", stacklevel=2)
+        _log.warning(f"warning: NW-UCLA is parsed anew at every start: {error}")
     return _read_folder(sources) if found is None else found
 
 

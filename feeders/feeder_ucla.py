@@ -5,8 +5,8 @@ Training rotates each sequence and draws its frames at random. Both bring it to 
 """
 
 import fnmatch
+import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +22,7 @@ from feeders.transforms import Centre, EvenFrames, RandomFrames, RandomRotate, U
 
 WINDOW = 52
 DEBUG_SAMPLES = 100
+_log = logging.getLogger(__name__)
 
 
 class Feeder(SkeletonDataset):
@@ -38,6 +39,8 @@ class Feeder(SkeletonDataset):
         split: "train" (views 1 and 2; the default) or "test" (view 3; "val" means the same).
         views: cameras of the split to keep, to choose a recipe on another camera than it is trained
             on without the test split: ``views=[1]`` against ``split=train views=[2]``.
+        relabel: classes in place of those that file names say, by pattern of the names, such as
+            ``{a05_s04_*_v02: stand up}``; a later pattern wins.
         root: folder of the JSON files.
         cache_dir: where the parsed files are kept; None is the user's cache folder.
         repeat: how often each sequence is seen in an epoch.
@@ -169,7 +172,7 @@ def _labels(
         label = ucla.CLASS_NAMES.index(one_of(f"relabel: {pattern}", wanted, ucla.CLASS_NAMES))
         found = fnmatch.filter(names, pattern)
         if not found:
-            warnings.warn(f"relabel: {root} has no sequence {pattern}", stacklevel=2)
+            _log.warning(f"warning: relabel: {root} has no sequence {pattern}")
         labels |= dict.fromkeys(found, label)
     return list(labels.values())
 
