@@ -95,32 +95,11 @@ class Feeder(SkeletonDataset):
         path = Path(data_path)
         ratios = checked_ratios("p_interval", p_interval)
         source = source or open_ntu(path, benchmark, split, in_memory=not use_mmap)
-        window = source.max_frames
-        if window_size != -1:
-            window = at_least_one("window_size", window_size)
-        keeps_rate = random_choose or random_shift or window_size == -1
-        steps: list[Transform] = [ValidFrames()]
-        if keeps_rate:
-            steps.append(KeepRate(window=window, choose=random_choose, shift=random_shift))
-        else:
-            steps.append(CropResize(ratios=ratios, window=window))
-        steps.append(Persons(count=PERSONS))
-        if random_move:
-            steps.append(RandomMove())
-        if normalization:
-            training = source
-            if split != "train":
-                training = open_ntu(path, benchmark, "train", in_memory=False)
-            mean, std = training_statistics(training)
-            steps.append(Standardise(mean=mean, std=std))
-        if random_rot:
-            steps.append(RandomRotate(degrees=[MAX_ANGLE] * 3))
-        decided_by: dict[str, dict[str, Any]] = {
-            "window": {"window_size": window_size},
-            "preprocessing": {"normalization": normalization},
-        }
-        if streams is None:
-            decided_by["streams"] = {"bone": bone, "vel": vel}
+        window = (
+            at_least_one("window_size", window_size) if window_size != -1 else source.max_frames
+        )
+        own: list[Transform] = []
+        decided_by: dict[str, dict[str, Any]] = {"window": {}, "preprocessing": {}}
         if only_transforms:
             refuse_unheard(
                 Feeder,
@@ -133,11 +112,21 @@ class Feeder(SkeletonDataset):
                 random_rot=random_rot,
                 normalization=normalization,
             )
-            steps = []
-            decided_by |= {"window": {}, "preprocessing": {}}
+        else:
+            decided_by["window"] = {"window_size": window_size}
+            decided_by["preprocessing"] = {"normalization": normalization}
+            fit: Transform = CropResize(ratios=ratios, window=window)
+            if random_choose or random_shift or window_size == -1:
+                fit = KeepRate(window=window, choose=random_choose, shift=random_shift)
+            own = [ValidFrames(), fit, Persons(count=PERSONS)]
+            own += [RandomMove()] if random_move else []
+            own += [_standardise(source, path, benchmark, split)] if normalization else []
+            own += [RandomRotate(degrees=[MAX_ANGLE] * 3)] if random_rot else []
+        if streams is None:
+            decided_by["streams"] = {"bone": bone, "vel": vel}
         super().__init__(
             source.first(DEBUG_SAMPLES) if debug else source,
-            transforms=[*steps, *transforms],
+            transforms=[*own, *transforms],
             streams=published_streams(streams, bone=bone, vel=vel),
             repeat=repeat,
             seed=seed,
@@ -146,6 +135,14 @@ class Feeder(SkeletonDataset):
         )
         if benchmark is not None:  # samples for testing on one are for training on another
             self.describe("benchmark", benchmark, benchmark=benchmark)
+
+
+def _standardise(source: NtuSource, path: Path, benchmark: str | None, split: str) -> Standardise:
+    """By the training split, whichever split ``source`` is."""
+    if split != "train":
+        source = open_ntu(path, benchmark, "train", in_memory=False)
+    mean, std = training_statistics(source)
+    return Standardise(mean=mean, std=std)
 
 
 def training_statistics(source: NtuSource) -> tuple[np.ndarray, np.ndarray]:
