@@ -93,10 +93,11 @@ def test_every_class_is_novel_in_one_of_three_splits():
         assert len({len(set(novel)) for novel in splits}) == 1
 
 
-def test_the_fast_recipe_evaluates_at_its_end_alone(root):
+@pytest.mark.parametrize("name", ["fast", "fast_tune"])
+def test_the_fast_recipe_evaluates_at_its_end_alone(root, name):
     from torchlight.flags import parse
 
-    config, _ = parse(["--config", str(root / "config" / "ucla" / "fast.yaml")], "")
+    config, _ = parse(["--config", str(root / "config" / "ucla" / f"{name}.yaml")], "")
     assert config.eval_interval >= config.num_epoch
     assert "views" not in config.test_feeder_args
 
