@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from .card import Card, card_path, sha256_of
-from .distributed import launched_rank
 from .errors import UserError, printable
 from .files import atomic_write
+from .launch import launched_rank
 from .terminal import nearest
 from .untrusted import one_line, open_archive
 

@@ -13,9 +13,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import distributed, terminal
-from .distributed import SharedError, launched_rank
+from .distributed import SharedError
 from .errors import PeersMissing, RunFailed, Stopped, UserError
 from .files import print_any_text, reason
+from .launch import launched_rank
 from .loading import end_workers
 from .registry import import_if_there
 from .terminal import complain, dashed, suggested

@@ -37,8 +37,8 @@ from tqdm import tqdm
 
 from .card import Card
 from .config import Config
-from .distributed import launched_rank
 from .errors import UserError, printable, told
+from .launch import launched_rank
 from .loading import Dataset, read
 from .registry import Target, as_json, binding_faults, decided_by_data
 

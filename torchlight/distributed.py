@@ -4,19 +4,16 @@ Everything that is not a gradient (scores, decisions, errors) travels over a sec
 so that it never waits for, or synchronises, a device.
 """
 
-import argparse
 import contextlib
 import functools
 import gc
 import os
-import re
-import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +23,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 
 from .errors import PeersMissing, RunFailed, UserError
+from .launch import address_of, check_launch, in_srun, launch_of
 
 T = TypeVar("T")
 
@@ -165,115 +163,9 @@ _guards: list[Guard] = []
 """This process's, as the process group is this process's."""
 
 
-_LAUNCHERS = (
-    ("RANK", ("WORLD_SIZE",), "LOCAL_RANK"),  # torchrun
-    ("OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",), "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", ("PMI_SIZE",), "MPI_LOCALRANKID"),
-    ("SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"), "SLURM_LOCALID"),
-)
-"""How torchrun, mpirun and srun tell a process its rank, the number of processes, and its rank on
-this machine. srun comes last: the others run inside jobs of Slurm."""
-
 _UNPROVEN_PATIENCE_S = 60
 """How long task 0 waits for the others where it may be no task of ``srun``, but alone."""
 _START_ALL = "start all of them by torchrun or srun (for one alone, unset SLURM_PROCID)"
-
-
-class _Launch(NamedTuple):
-    """What the launcher says of this process; without one, that it is the only one."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    by_srun: bool = False
-
-
-def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
-    """The rank the launcher gave this process; 0 without a launcher."""
-    return _launch(environment).rank
-
-
-def launched_size(environment: Mapping[str, str] = os.environ) -> int:
-    """The number of processes that the launcher says there are."""
-    return _launch(environment).size
-
-
-def _launch(environment: Mapping[str, str]) -> _Launch:
-    for rank, sizes, local in _LAUNCHERS:
-        if rank in environment and (rank == "RANK" or local in environment):
-            by_srun = rank == "SLURM_PROCID"
-            if by_srun and _in_batch_script(environment):
-                break
-            size = _first_of(environment, *sizes) or "1"
-            where = environment.get(local, "0")
-            return _Launch(int(environment[rank]), int(size), int(where), by_srun)
-    return _Launch()
-
-
-def _first_of(environment: Mapping[str, str], *names: str) -> str:
-    """The first of these variables that is set; else nothing."""
-    return next((environment[name] for name in names if name in environment), "")
-
-
-def _in_srun(environment: Mapping[str, str]) -> bool:
-    return bool(_first_of(environment, "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS"))
-
-
-def _in_batch_script(environment: Mapping[str, str]) -> bool:
-    """Whether this is the one process of a batch script, which is shown task 0 of its whole job."""
-    return environment.get("ENVIRONMENT") == "BATCH" and not _in_srun(environment)
-
-
-def _check_launch(environment: Mapping[str, str], launch: _Launch) -> None:
-    """Refuse variables that contradict each other; note where one process is not what was meant.
-
-    Raises:
-        UserError: as many processes as WORLD_SIZE were not started, or the rank is not of them.
-    """
-    rank, size, *_ = launch
-    told = environment.get("WORLD_SIZE", str(size))
-    if told != str(size) or not 0 <= rank < size:
-        raise UserError(
-            f"this is process {rank} of {size}, but WORLD_SIZE is {told}; start all processes by "
-            f"torchrun or srun, or unset WORLD_SIZE"
-        )
-    tasks = environment.get("SLURM_NTASKS", "1")
-    if launch == _Launch() and tasks != "1" and _in_batch_script(environment):
-        note = f"note: one process, in a job of {tasks} tasks; srun or torchrun starts more"
-        print(note, file=sys.stderr, flush=True)
-
-
-def _address(environment: Mapping[str, str], launch: _Launch) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT for where the launcher has set none, by Slurm's variables.
-
-    Task 0 is on the first node of its step. The port goes by job and step: others share machines.
-
-    Raises:
-        UserError: there are several machines, and nothing says which is the first.
-    """
-    nodes = _first_of(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-    first = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]  # of "node[01-03,07],gpu1"
-    count = _first_of(environment, "SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES")
-    here = _first_of(environment, "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
-    alone = count == "1" or here == str(launch.size) or nodes == first != ""
-    spread = not alone and bool(count or here or launch.rank != launch.local_rank)
-    if spread and not nodes and "MASTER_ADDR" not in environment:
-        raise UserError(
-            "these processes are on several machines, but no MASTER_ADDR says where rank 0 is; "
-            "set it, or start them by torchrun"
-        )
-    job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID", "0")
-    port = 29500 if job is None else 15000 + (int(job) + 1000 * int(step)) % 14000
-    address = "127.0.0.1" if alone or not first else first
-    return {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
-
-
-def add_launcher_flags(parser: argparse.ArgumentParser) -> None:
-    """Accept the flag that ``torch.distributed.launch`` adds, in both spellings.
-
-    Its value is also in the environment (LOCAL_RANK), which is what ``torchrun`` sets.
-    """
-    parser.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
 
 
 def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> World:
@@ -290,19 +182,19 @@ def start(device: str | list[int], timeout_s: float, silence_s: float = 60) -> W
             variables contradict each other.
         PeersMissing: the other processes did not come.
     """
-    launch = _launch(os.environ)
+    launch = launch_of(os.environ)
     rank, size, local_rank, by_srun = launch
-    _check_launch(os.environ, launch)
+    check_launch(os.environ, launch)
     sees_its_own = by_srun and "SLURM_GPUS_PER_TASK" in os.environ
     own = _device(device, 0 if sees_its_own else local_rank)
     _share_cores(own)
     if size == 1:
         return World(0, 1, own)
-    for name, value in _address(os.environ, launch).items():
+    for name, value in address_of(os.environ, launch).items():
         os.environ.setdefault(name, value)
     backend = "nccl" if own.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s + _GUARD_SPEAKS_FIRST_S)
-    unproven = by_srun and not _in_srun(os.environ)
+    unproven = by_srun and not in_srun(os.environ)
     patience_s = min(timeout_s, _UNPROVEN_PATIENCE_S) if unproven else timeout_s
     try:
         store = _store(rank, size, timeout)

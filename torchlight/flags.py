@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from .checkpoint import weights_of
 from .cli import Parser, wing
 from .config import ALSO_CALLED, Arguments, Config, build
-from .distributed import add_launcher_flags, launched_size
 from .errors import UserError
 from .files import expanded
+from .launch import add_launcher_flags, launched_size
 from .layers import read_layers, yaml_fault
 from .registry import look_beside
 from .terminal import nearest

@@ -12,6 +12,7 @@ from launch import ENVIRONMENT
 
 from torchlight import distributed
 from torchlight.errors import PeersMissing, UserError
+from torchlight.launch import Launch, address_of, check_launch, launch_of
 
 RANK = """
 import sys
@@ -136,7 +137,7 @@ TASK = {**JOB, "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS"
     ],
 )
 def test_each_launcher_is_understood(environment, expected):
-    assert tuple(distributed._launch(environment)) == expected
+    assert tuple(launch_of(environment)) == expected
 
 
 @pytest.mark.parametrize(
@@ -156,8 +157,8 @@ def test_tasks_meet_on_the_first_node(nodes, first):
         "SLURM_STEP_ID": "2",
         **({"SLURM_STEP_NODELIST": nodes} if nodes else {}),
     }
-    launch = distributed._Launch(1, 4, 1, True)
-    assert distributed._address(environment, launch) == {
+    launch = Launch(1, 4, 1, True)
+    assert address_of(environment, launch) == {
         "MASTER_ADDR": first,
         "MASTER_PORT": str(15000 + 42 + 2000),
     }
@@ -165,10 +166,10 @@ def test_tasks_meet_on_the_first_node(nodes, first):
 
 @pytest.mark.parametrize("variables", [{"SLURM_NNODES": "2"}, {}])
 def test_tasks_on_unknown_machines_are_told_what_starts_them(variables):
-    launch = distributed._Launch(2, 4, 0, True)
+    launch = Launch(2, 4, 0, True)
     with pytest.raises(UserError, match="torchrun"):
-        distributed._address({**JOB, **variables}, launch)
-    assert distributed._address({**JOB, **variables, "MASTER_ADDR": "a"}, launch)
+        address_of({**JOB, **variables}, launch)
+    assert address_of({**JOB, **variables, "MASTER_ADDR": "a"}, launch)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_tasks_on_unknown_machines_are_told_what_starts_them(variables):
 )
 def test_variables_that_contradict_each_other_are_refused(environment):
     with pytest.raises(UserError, match="WORLD_SIZE"):
-        distributed._check_launch(environment, distributed._launch(environment))
+        check_launch(environment, launch_of(environment))
 
 
 def test_a_batch_script_is_told_that_it_is_one_process(capsys):
     environment = {**JOB, "ENVIRONMENT": "BATCH"}
-    distributed._check_launch(environment, distributed._launch(environment))
+    check_launch(environment, launch_of(environment))
     assert "one process, in a job of 4 tasks" in capsys.readouterr().err
 
 
