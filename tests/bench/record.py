@@ -105,19 +105,21 @@ PUBLISHED = ("--amp", "bf16")
 
 ROWS = {
     "fast": Row("pose, bone and joint motion fused, bodies of one size"),
-    "fast-tuned": Row("the same, normalised, stage two", of="fast", config=TUNE),
+    "fast-tuned": Row("fast, normalised, stage two", of="fast", config=TUNE),
     "named": Row("fast, labels as the files are named", NAMED),
-    "named-tuned": Row("the same, normalised, stage two", NAMED, of="named", config=TUNE),
+    "named-tuned": Row(
+        "fast, labels as the files are named; normalised, stage two", NAMED, of="named", config=TUNE
+    ),
     "body": Row("named, joints in place of the pose", BODY),
     "box": Row("joint, bone and joint motion fused, clips in a box; operators from identity", BOX),
     "box-tuned": Row("box, normalised, stage two", BOX, of="box", config=TUNE),
     "box-normalised": Row("box, normalised, no stage two", BOX, of="box", trains=False),
     "box-random": Row("box, operators from random numbers, as published", (*BOX, *NORMAL)),
     "box-random-tuned": Row(
-        "the same, normalised, stage two", (*BOX, *NORMAL), of="box-random", config=TUNE
+        "box-random, normalised, stage two", (*BOX, *NORMAL), of="box-random", config=TUNE
     ),
     "box-random-normalised": Row(
-        "the same, normalised, no stage two", (*BOX, *NORMAL), of="box-random", trains=False
+        "box-random, normalised, no stage two", (*BOX, *NORMAL), of="box-random", trains=False
     ),
     "box-mean": Row(
         "box, mean over time in place of operators, time halved in blocks 5 and 8", (*BOX, *MEAN)
@@ -136,10 +138,15 @@ ROWS = {
     ),
     "published": Row("joint, 65 epochs, as published but in bfloat16", PUBLISHED, config=KOOPMAN),
     "published-tuned": Row(
-        "the same, normalised, stage two", PUBLISHED, of="published", config="config/ucla/tune.yaml"
+        "published, normalised, stage two",
+        PUBLISHED,
+        of="published",
+        config="config/ucla/tune.yaml",
     ),
     "published-mean": Row(
-        "the same without operators: CTR-GCN", PUBLISHED, config="config/ucla/ctrgcn.yaml"
+        "plain CTR-GCN, joint, 65 epochs, as published but in bfloat16",
+        PUBLISHED,
+        config="config/ucla/ctrgcn.yaml",
     ),
     "two-together": Row("fast and box-bone, equal weights", members=("fast", "box-bone")),
     "two-as-named": Row("named and box-bone, equal weights", members=("named", "box-bone")),
