@@ -1,4 +1,4 @@
-"""Weights as a folder: what is in it, what it answers, and what strangers may put in it."""
+"""Weights as a folder: what is in it, what it answers, and what untrusted ones may hold."""
 
 import json
 import shutil
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_it_is_one_line(folder, capsys, change, told):
         ({"skeleton": {"name": "x", "num_point": 2, "bones": [[0, 9]], "center": 0}}, "preproc"),
     ],
 )
-def test_preprocessing_of_strangers_is_bounded(folder, change, told):
+def test_untrusted_preprocessing_is_bounded(folder, change, told):
     config = json.loads((folder / "config.json").read_text())
     edit(folder, preprocessing=config["preprocessing"] | change)
     with pytest.raises((UserError, ValueError), match=told) as caught:
