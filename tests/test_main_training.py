@@ -45,6 +45,16 @@ def test_a_run_leaves_what_it_promises(config_file, tmp_path, capsys):
     assert all(line in logged for line in ("epoch 4/4", "best epoch"))
 
 
+def test_what_is_frozen_as_initialised_is_noted(config_file, tmp_path, capsys):
+    path = config_file(num_epoch=1, model="toy.Frozen")
+    note = "note: what is frozen keeps its initial values"
+    assert train(path, tmp_path / "first") == 0
+    assert note in capsys.readouterr().out
+    start = ["--weights", str(tmp_path / "first" / "best.pt")]
+    assert train(path, tmp_path / "second", *start) == 0
+    assert note not in capsys.readouterr().out
+
+
 def test_reports_agree_with_the_scores(config_file, tmp_path):
     work = tmp_path / "w"
     train(config_file(), work)

@@ -40,6 +40,8 @@ def head(run: Run) -> Iterator[str]:
         f"weights: {config.weights or 'newly initialised'}"
     )
     if config.phase == "train":
+        if frozen and config.weights is None:
+            yield "note: what is frozen keeps its initial values; --weights FILE gives trained ones"
         yield from _batch(run)
     yield from precision_notes(config, world.device)
 
