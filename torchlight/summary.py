@@ -40,7 +40,7 @@ def head(run: Run) -> Iterator[str]:
         f"weights: {config.weights or 'newly initialised'}"
     )
     if config.phase == "train":
-        if frozen and config.weights is None:
+        if frozen and config.weights is None and not run.resumed:
             yield "note: what is frozen keeps its initial values; --weights FILE gives trained ones"
         yield from _batch(run)
     yield from precision_notes(config, world.device)
