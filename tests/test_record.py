@@ -112,3 +112,18 @@ def test_the_shipped_weights_are_found_by_name_and_fit_the_real_test_view(shared
     page = folder / "w" / "report.html"
     assert page.stat().st_size < 2_000_000
     assert "Clips of the worst confusions" in page.read_text(encoding="utf-8")
+
+
+def test_minutes_of_gpus_stand_apart():
+    def result(seed, minutes, **more):
+        facts = {"date": "2026-11-26", "commit": "0", "speed": 2 * minutes}
+        return {"accuracy": 50.0, "seed": seed, "minutes": minutes, **facts, **more}
+
+    both = result(3, 99.0, on="both")
+    found = record.markdown("fast", [result(1, 20.0), result(2, 4.0, on="gpu"), both])
+    assert "| 20; GPU 4 | 40; GPU 8 |" in found
+    assert "| 20 | 40 |" in record.markdown("fast", [result(1, 20.0, on="cpu")])
+    assert "| – | – |" in record.markdown("fast", [both])
+    line = "[2026-11-26 19:13:30] python 3.12.3, torch 2.11.0, numpy 2.5.2; 1 x {}, 2 threads each"
+    assert record._place(line.format("cpu")) == "cpu"
+    assert record._place(line.format("cuda") + "\n" + line.format("cpu")) == "both"

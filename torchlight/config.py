@@ -161,6 +161,7 @@ class Config(BaseModel):
     device: Device = key("auto", "auto, cpu, cuda, or CUDA indices in the order of processes")
     amp: Literal["off", "bf16", "fp16"] = key("off", "autocast precision")
     compile: bool = key(False, "torch.compile the model")
+    cuda_graphs: bool = key(False, "capture a step's passes as CUDA graphs, for small batches")
     tf32: bool = key(False, "allow TF32 in float32 products on CUDA")
     deterministic: bool = key(False, "deterministic algorithms only (slower on CUDA)")
     timeout_minutes: PositiveFloat = key(
@@ -198,6 +199,8 @@ class Config(BaseModel):
                 "{val_fraction} and {val_subjects} exclude each other; say --val-fraction None "
                 "or --val-subjects None"
             )
+        if self.compile and self.cuda_graphs:
+            raise ValueError("{compile} and {cuda_graphs} exclude each other; say --compile False")
         if self.classes is not None and not 0 < len(self.classes) == len(set(self.classes)):
             raise ValueError("{classes} are not one or more different classes")
         if self.step != sorted(set(self.step)):
@@ -268,7 +271,8 @@ class Config(BaseModel):
 
 _NOT_RECIPE = {
     *("work_dir", "phase", "overwrite", "dry_run", "allow_import", "ignore_card", "num_epoch"),
-    *("num_worker", "device", "compile", "deterministic", "timeout_minutes", "rank_timeout_s"),
+    *("num_worker", "device", "compile", "cuda_graphs", "deterministic"),
+    *("timeout_minutes", "rank_timeout_s"),
     *("save_score", "show_topk", "loggers", "print_log", "log_interval", "eval_interval"),
     *("save_interval", "save_epoch", "save_minutes", "on_nonfinite"),
     *("test_batch_size", "test_feeder_args", "evaluator", "evaluator_args"),

@@ -21,7 +21,7 @@ def prepare_torch(config: Config) -> None:
     torch.manual_seed(config.seed)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
-    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.benchmark = False  # it chooses by timing, and so never twice the same
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -29,7 +29,7 @@ def prepare_torch(config: Config) -> None:
 
 def precision_of(config: Config | Card, device: torch.device) -> Any:
     """A fresh autocast context of the ``amp`` of a configuration, or of weights."""
-    dtype = _half(config)
+    dtype = half_type(config)
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
 
@@ -39,7 +39,7 @@ def precision_notes(config: Config, device: torch.device) -> list[str]:
     Not every processor multiplies 16-bit numbers in hardware, and torch is slow on others. The list
     of those that do grows every year, so products are timed instead of looked up.
     """
-    dtype = _half(config)
+    dtype = half_type(config)
     if dtype is None or device.type != "cpu":
         return []
     half, single = _product_time(dtype), _product_time(torch.float32)
@@ -51,7 +51,7 @@ def precision_notes(config: Config, device: torch.device) -> list[str]:
     ]
 
 
-def _half(config: Config | Card) -> torch.dtype | None:
+def half_type(config: Config | Card) -> torch.dtype | None:
     """The 16-bit type of ``amp``, if any."""
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.amp]
 

@@ -25,10 +25,12 @@ from .checkpoint import apply_weights, load_weights
 from .components import Components, make_average, make_loss, make_optimizer
 from .config import Config
 from .distributed import World
+from .errors import UserError
 from .evaluation import Evaluation, Evaluator, SplitScorer, logits_of
+from .graphs import capture
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import NAME, start_logging
-from .numerics import precision_of
+from .numerics import half_type, precision_of
 from .parallel import RunningStatistics, parallelised
 from .report import BEST, report, report_test
 from .schedule import learning_rates
@@ -135,6 +137,8 @@ class Trainer(Run):
             callback.on_start(self)
         if config.compile:
             self.model.compile()
+        if config.cuda_graphs:
+            self._capture()
         self._parallel = parallelised(self.model, world, self._pass)
         self._log_head()
 
@@ -189,6 +193,21 @@ class Trainer(Run):
         with precision_of(self.config, device):
             logits = logits_of(model(inputs.to(device)))
         self._criterion(logits.float(), labels.to(device)).backward()
+
+    def _capture(self) -> None:
+        """Have the model replay its passes, where there is a GPU."""
+        if self.world.device.type != "cuda":
+            self.log.info("note: cuda_graphs is for GPUs, and changes nothing here")
+            return
+        inputs = self._loader.first(self.plan.micro)[0].to(self.world.device)
+        try:
+            several = self.plan.accumulate > 1
+            capture(self.model, inputs, half_type(self.config), accumulates=several)
+        except RuntimeError as error:
+            raise UserError(
+                f"cuda_graphs: the model's passes cannot be captured ({error}); say "
+                "--cuda-graphs False"
+            ) from error
 
     @property
     def _trained(self) -> list[nn.Parameter]:

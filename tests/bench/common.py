@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,23 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from model.classifier import Model  # noqa: E402
 from model.cpu import accelerate  # noqa: E402
+from torchlight.graphs import capture  # noqa: E402
 
 SAMPLES = 16
 SHAPES: dict[str, dict[str, Any]] = {
-    "ucla": {"shape": (SAMPLES, 3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
-    "ntu": {"shape": (SAMPLES, 3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
+    "ucla": {"shape": (3, 52, 20, 1), "num_class": 10, "graph": "graph.ucla.Graph"},
+    "ntu": {"shape": (3, 64, 25, 2), "num_class": 120, "graph": "graph.ntu_rgb_d.Graph"},
 }
 
-CANDIDATES = ("plain float32", "engine float32", "engine bfloat16", "plain bfloat16")
-"""What the benchmarks of whole models compare; on CUDA there is the plain model alone."""
+CANDIDATES = {
+    "cpu": ("plain float32", "engine float32", "engine bfloat16", "plain bfloat16"),
+    "cuda": (
+        *("plain float32", "plain bfloat16", "graphed float32", "graphed bfloat16"),
+        *("compiled float32", "compiled bfloat16"),
+    ),
+}
+"""What the benchmarks of whole models compare: the engine is for processors, CUDA graphs are for
+steps of training."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -51,6 +59,7 @@ def device_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the options of the benchmarks that also run on a GPU."""
     result = parser(description)
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    result.add_argument("--tf32", action="store_true", help="TF32 in float32 products, on CUDA")
     result.add_argument("--memory", action="store_true", help="peak memory, on CUDA always shown")
     result.add_argument("--peak", help=argparse.SUPPRESS)  # run one candidate, print its memory
     return result
@@ -60,15 +69,17 @@ def model_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the options that the benchmarks of whole models have besides."""
     result = device_parser(description)
     result.add_argument("--shape", choices=SHAPES, default="ucla")
-    result.add_argument("--only", nargs="+", choices=CANDIDATES, default=CANDIDATES)
+    result.add_argument("--samples", type=int, default=SAMPLES, help=f"of a batch ({SAMPLES})")
+    names = sorted({name for names in CANDIDATES.values() for name in names})
+    result.add_argument("--only", nargs="+", choices=names, help="of what is compared")
     return result
 
 
 def set_up(options: argparse.Namespace) -> None:
     """Apply the common options to this process."""
     torch.set_num_threads(options.threads)
-    if getattr(options, "device", "cpu") == "cuda" and hasattr(options, "only"):
-        options.only = [name for name in options.only if name.startswith("plain")]
+    tf32 = getattr(options, "tf32", False)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     if options.keep_freed_memory:
         keep_freed_memory()
 
@@ -86,16 +97,20 @@ def keep_freed_memory() -> None:
 
 
 def build_pair(
-    name: str, num_class: int | None = None, device: str = "cpu", **options: Any
+    name: str,
+    num_class: int | None = None,
+    device: str = "cpu",
+    samples: int = SAMPLES,
+    **options: Any,
 ) -> tuple[nn.Module, nn.Module, Tensor]:
     """Return the plain model (with ``options``), the same on the engine, and an input."""
     facts = SHAPES[name]
-    _, channels, _, joints, persons = facts["shape"]
+    channels, _, joints, persons = facts["shape"]
     torch.manual_seed(0)
     classes = num_class or facts["num_class"]
     plain = Model(classes, joints, persons, facts["graph"], in_channels=channels, **options)
     fast = accelerate(copy.deepcopy(plain))
-    return plain.to(device), fast, torch.randn(facts["shape"]).to(device)
+    return plain.to(device), fast, torch.randn(samples, *facts["shape"]).to(device)
 
 
 def alternate(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -119,11 +134,28 @@ def synchronize() -> None:
 
 
 def candidates(
-    plain: nn.Module, fast: nn.Module, run: Callable[[nn.Module, bool], None]
+    names: Iterable[str],
+    plain: nn.Module,
+    fast: nn.Module,
+    x: Tensor,
+    run: Callable[[nn.Module, bool], None],
 ) -> dict[str, Callable[[], None]]:
-    """Return the run of each of the ``CANDIDATES``: of a model, in bfloat16 or in float32."""
-    sides = [(plain, False), (fast, False), (fast, True), (plain, True)]
-    return {name: partial(run, *side) for name, side in zip(CANDIDATES, sides, strict=True)}
+    """Return the run of each of ``names``: of a model, in bfloat16 or in float32.
+
+    Args:
+        names: some of the ``CANDIDATES`` of the device.
+        x: the input, for what is captured from it: each gets a copy of the model.
+    """
+    models = {"plain": plain, "engine": fast, "compiled": torch.compile(plain)}
+    found = {}
+    for name in names:
+        kind, dtype = name.split()
+        half = torch.bfloat16 if dtype == "bfloat16" else None
+        model = models.get(kind) or copy.deepcopy(plain)
+        if kind == "graphed":
+            capture(model, x, half, accumulates=False)
+        found[name] = partial(run, model, half is not None)
+    return found
 
 
 def compare_models(
@@ -133,7 +165,7 @@ def compare_models(
     arguments: list[str],
     **facts: Any,
 ) -> None:
-    """Measure and report what each of several ways to do the same takes, for ``SAMPLES`` samples.
+    """Measure and report what each of several ways to do the same takes, for a batch.
 
     Args:
         runs: one run of each; ratios are the first one's time over the others'.
@@ -148,8 +180,7 @@ def compare_models(
             runs[options.peak]()
         print_own_peak()
         return
-    names = getattr(options, "only", runs)
-    times = alternate({name: runs[name] for name in names}, options.rounds)
+    times = alternate(runs, options.rounds)
     # Counted last: what a pass with gradients leaves to the allocator would change the times.
     with FlopCounterMode(display=False) as counter:
         necessary()
@@ -161,7 +192,7 @@ def compare_models(
             **facts,
             "candidate": name,
             "seconds": seconds,
-            "samples_per_second": SAMPLES / seconds,
+            "samples_per_second": getattr(options, "samples", SAMPLES) / seconds,
             "ratio": times.get(next(iter(runs)), seconds) / seconds,
             "gflops": rate,
             "share": rate / matrix_peak(dtype, options.device),

@@ -1,6 +1,7 @@
 """Inference on a batch: the plain model and the engine for processors.
 
-    python tests/bench/inference.py [--shape ucla|ntu] [--device cuda] [--memory] [--json FILE]
+    python tests/bench/inference.py [--shape ucla|ntu] [--samples 64] [--device cuda] [--memory]
+        [--json FILE]
 
 In evaluation mode under ``torch.inference_mode``. Ratios and ``share`` are as in ``train_step.py``.
 """
@@ -17,13 +18,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = common.model_parser(__doc__).parse_args(arguments)
     common.set_up(options)
-    plain, fast, x = common.build_pair(options.shape, device=options.device)
+    plain, fast, x = common.build_pair(
+        options.shape, device=options.device, samples=options.samples
+    )
 
     def run(model: nn.Module, half: bool) -> None:
         with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             model.eval()(x)
 
-    runs = common.candidates(plain, fast, run)
+    names = [name for name in common.CANDIDATES[options.device] if "graphed" not in name]
+    runs = common.candidates(options.only or names, plain, fast, x, run)
     common.compare_models(runs, lambda: plain.eval()(x), options, arguments, shape=options.shape)
     return 0
 

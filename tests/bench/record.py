@@ -244,7 +244,9 @@ class Recorder:
         accuracy = re.search(r"Top1 Acc: ([\d.]+)%", printed)
         assert accuracy is not None, printed
         minutes = sum(member["minutes"] for member in members)
-        return {"accuracy": float(accuracy[1]), "minutes": minutes}
+        places = {member.get("on", "cpu") for member in members}
+        place = places.pop() if len(places) == 1 else "both"
+        return {"accuracy": float(accuracy[1]), "minutes": minutes, "on": place}
 
     def _one_shot(self, name: str, folder: Path, seed: int, extra: Sequence[str], tag: str) -> dict:
         row = ROWS[name]
@@ -317,8 +319,14 @@ def _measured(folder: Path, stem: str) -> dict[str, float]:
         ]
     else:
         accuracy = run.evaluations[f"{stem}_test"].accuracy
-    found = {"accuracy": 100 * accuracy, "minutes": run.minutes or 0.0}
+    found = {"accuracy": 100 * accuracy, "minutes": run.minutes or 0.0, "on": _place(run.log)}
     return {**found, "speed": run.speed} if run.speed else found
+
+
+def _place(log: str) -> str:
+    """What a run computed on: "cpu", "gpu", or "both" where it was resumed on the other."""
+    places = set(re.findall(r"; \d+ x (cpu|cuda)", log))
+    return "both" if len(places) > 1 else "gpu" if places == {"cuda"} else "cpu"
 
 
 def _last_weights(folder: Path) -> Path:
@@ -361,21 +369,29 @@ HEADING = (
 
 
 def markdown(name: str, results: Sequence[dict]) -> str:
-    """A row of the table; minutes and samples a second are means over the seeds."""
+    """A row of the table; minutes and samples a second are means over the seeds, of GPUs apart."""
     accuracies = [found["accuracy"] for found in results]
     spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    minutes = statistics.mean(found["minutes"] for found in results)
-    speeds = [found["speed"] for found in results if "speed" in found]
-    speed = f"{statistics.mean(speeds):.0f}" if speeds else "–"
+    minutes, speed = _by_place("minutes", results), _by_place("speed", results)
     apart = [found["without_copies"] for found in results if "without_copies" in found]
     cleaned = f"{statistics.mean(apart):.2f} %" if apart else "–"
     seeds = " ".join(str(found["seed"]) for found in results)
     newest = max(results, key=lambda found: found["date"])
     return (
         f"| {name} | {ROWS[name].told} | {seeds} | {statistics.mean(accuracies):.2f}{spread} % | "
-        f"{max(accuracies):.2f} | {min(accuracies):.2f} | {cleaned} | {minutes:.0f} | {speed} | "
+        f"{max(accuracies):.2f} | {min(accuracies):.2f} | {cleaned} | {minutes} | {speed} | "
         f"{newest['date']} | {newest['commit']} |"
     )
+
+
+def _by_place(key: str, results: Sequence[dict]) -> str:
+    """The mean of a figure over the runs on processors and over those on GPUs; of a run that was on
+    both it says nothing."""
+    told = []
+    for place, prefix in (("cpu", ""), ("gpu", "GPU ")):
+        values = [r[key] for r in results if key in r and r.get("on", "cpu") == place]
+        told += [f"{prefix}{statistics.mean(values):.0f}"] if values else []
+    return "; ".join(told) or "–"
 
 
 ONE_SHOT_HEADING = (

@@ -1,11 +1,11 @@
 """One training step (forward, loss, backward): the plain model and the engine for processors.
 
-    python tests/bench/train_step.py [--shape ucla|ntu] [--num-class 1000] [--memory]
-        [--device cuda] [--recompute] [--json FILE]
+    python tests/bench/train_step.py [--shape ucla|ntu] [--samples 64] [--num-class 1000]
+        [--memory] [--device cuda] [--tf32] [--recompute] [--json FILE]
 
-Ratios are the plain model's time in float32 over each one's. ``share`` is the share of the
-machine's matrix peak that the step's necessary operations reach: those of the plain model, not the
-ones that are done twice to save memory.
+Ratios are the first one's time (the plain model's, in float32) over each one's. ``share`` is the
+share of the machine's matrix peak that the step's necessary operations reach: those of the plain
+model, not the ones that are done twice to save memory.
 """
 
 import sys
@@ -25,7 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     common.set_up(options)
     plain, fast, x = common.build_pair(
-        options.shape, options.num_class, options.device, recompute=options.recompute
+        options.shape,
+        options.num_class,
+        options.device,
+        options.samples,
+        recompute=options.recompute,
     )
     labels = torch.arange(len(x), device=x.device) % common.SHAPES[options.shape]["num_class"]
 
@@ -35,9 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         loss.backward()
         model.zero_grad()
 
-    steps = common.candidates(plain, fast, step)
+    names = options.only or common.CANDIDATES[options.device]
+    steps = common.candidates(names, plain, fast, x, step)
     common.compare_models(
-        steps, steps[common.CANDIDATES[0]], options, arguments, shape=options.shape
+        steps, lambda: step(plain, False), options, arguments, shape=options.shape
     )
     return 0
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from model.classifier import Model
+from torchlight.graphs import capture
 
 pytestmark = pytest.mark.cuda
 HEADS = ("koopman", "average")
@@ -61,6 +62,36 @@ def test_recomputing_and_compiling(device: str, head: str) -> None:
         block.gcn1.recompute = True
     check(step(again, x), expected, 1e-4)
     check(step(torch.compile(model, fullgraph=True), x), expected, 2e-3)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("head", HEADS)
+def test_steps_by_cuda_graphs(device: str, head: str, batches: int) -> None:
+    if device == "cpu":
+        pytest.skip("CUDA graphs need CUDA")
+    model, x = build(head)
+    model = model.to(device).train()
+    graphed = copy.deepcopy(model)
+    capture(graphed, x.to(device), None, accumulates=batches > 1)
+    for one, other in zip(model.buffers(), graphed.buffers(), strict=True):
+        assert torch.equal(one, other)
+    found = []
+    for run in (model, graphed):
+        optimizer = torch.optim.SGD(run.parameters(), 0.01, momentum=0.9)
+        torch.manual_seed(1)
+        losses = []
+        for _ in range(4):
+            for _ in range(batches):
+                inputs = torch.randn(x.shape, device=device)
+                loss = F.cross_entropy(run.train()(inputs), torch.arange(len(x), device=device))
+                loss.backward()
+                losses.append(loss.detach())
+            optimizer.step()
+            optimizer.zero_grad()
+        evaluated = run.eval()(torch.randn(3, *x.shape[1:], device=device)).detach()
+        weights = torch.cat([value.flatten() for value in run.state_dict().values()])
+        found.append([v.double().cpu() for v in (torch.stack(losses), evaluated, weights)])
+    check(found[1], found[0], 1e-4)
 
 
 @pytest.mark.parametrize("head", HEADS)

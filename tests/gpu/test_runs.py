@@ -78,6 +78,18 @@ def test_a_resumed_run_ends_as_one_without_a_break(device: str, tmp_path: Path) 
     assert (whole - parts).norm() < 1e-6 * whole.norm()
 
 
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_cuda_graphs_train_the_same(device: str, amp: str, tmp_path: Path) -> None:
+    values = {"num_epoch": 2, "amp": amp, "averaging": "ema", "deterministic": True}
+    config = configuration(tmp_path / "demo.yaml", **values)
+    run(config, tmp_path / "launched", device)
+    run(config, tmp_path / "replayed", device, "--cuda-graphs", True)
+    launched, replayed = weights(tmp_path / "launched"), weights(tmp_path / "replayed")
+    assert (launched - replayed).norm() < (1e-3 if amp != "off" else 1e-5) * launched.norm()
+    said = "cuda_graphs is for GPUs" in (tmp_path / "replayed" / "log.txt").read_text()
+    assert said == (device == "cpu")
+
+
 def test_one_shot(device: str, tmp_path: Path) -> None:
     novel = {"base": "feeders.feeder_demo.Feeder", "base_args": DEMO, "novel_classes": [0, 3, 6]}
     config = configuration(

@@ -91,6 +91,7 @@ def test_an_exponent_without_a_dot_is_a_number(tmp_path):
         ({"step": [5, 3]}, ["step", "rising"]),
         ({"phase": "test"}, ["needs weights"]),
         ({"val_fraction": 0.1, "val_subjects": [1]}, ["exclude each other"]),
+        ({"compile": True, "cuda_graphs": True}, ["exclude each other", "--compile False"]),
         ({"start_epoch": 70}, ["start_epoch"]),
     ],
 )
