@@ -3,12 +3,14 @@
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from .card import Card
 from .config import Config
+from .errors import UserError
 
 SLOW = 2.0
 """A note is due where products take this many times as long as in float32."""
@@ -31,6 +33,23 @@ def precision_of(config: Config | Card, device: torch.device) -> Any:
     """A fresh autocast context of the ``amp`` of a configuration, or of weights."""
     dtype = half_type(config)
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def fitting_memory(config: Config, device: torch.device) -> Iterator[None]:
+    """Say what helps where a batch does not fit the memory of the device.
+
+    Raises:
+        UserError: it does not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{config.batch_size} samples at a time (in evaluation {config.test_batch_size}) do "
+            f"not fit the memory of {device}; say a smaller --batch-size or --test-batch-size "
+            "(with --global-batch-size a step stays the same)"
+        ) from error
 
 
 def precision_notes(config: Config, device: torch.device) -> list[str]:

@@ -30,7 +30,7 @@ from .evaluation import Evaluation, Evaluator, SplitScorer, logits_of
 from .graphs import capture
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
 from .log import NAME, start_logging
-from .numerics import half_type, precision_of
+from .numerics import fitting_memory, half_type, precision_of
 from .parallel import RunningStatistics, parallelised
 from .report import BEST, report, report_test
 from .schedule import learning_rates
@@ -108,7 +108,8 @@ class Trainer(Run):
     @contextlib.contextmanager
     def _to_the_end(self) -> Iterator[None]:
         try:
-            yield
+            with fitting_memory(self.config, self.world.device):
+                yield
         finally:
             for callback in self.callbacks:
                 callback.on_end(self)
@@ -203,6 +204,8 @@ class Trainer(Run):
         try:
             several = self.plan.accumulate > 1
             capture(self.model, inputs, half_type(self.config), accumulates=several)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise UserError(
                 f"cuda_graphs: the model's passes cannot be captured ({error}); say "

@@ -90,14 +90,15 @@ def test_what_only_tests_is_measured_in_testing(config_file, tmp_path, capsys):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_batch_that_does_not_fit_is_one_line(config_file, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("flags", [["--dry-run"], []])
+def test_a_batch_that_does_not_fit_is_one_line(config_file, tmp_path, capsys, monkeypatch, flags):
     def refuse(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     path = config_file(train_feeder_args={"split": "train"})
     monkeypatch.setattr("torch.optim.SGD.step", refuse)
     monkeypatch.setattr("torchlight.checks.check_optimizer", lambda *_: None)
-    assert toy_run.train(path, tmp_path / "w", "--dry-run") == 2
+    assert toy_run.train(path, tmp_path / "w", *flags) == 2
     told = capsys.readouterr().err
     assert "8 samples at a time (in evaluation 8) do not fit the memory of cpu; say a small" in told
     assert told.count("\n") == 1

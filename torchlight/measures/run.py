@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..callbacks import Callback, Run
-from ..errors import UserError
 from ..loading import read
+from ..numerics import fitting_memory
 from ..summary import duration, peak_memory
 from ..trainer import Trainer
 from ..workdir import WorkDir
@@ -28,18 +28,12 @@ def measure(run: Trainer, *, batch: bool) -> int:
     config, clock, trains = run.config, _Clock(), run.config.phase == "train"
     run.folder, run.callbacks = _NoFolder(config.work_dir), [clock]
     run.config = config.but(print_log=False, save_score=False)
-    try:
+    with fitting_memory(config, run.world.device):
         rows = _layers(run, batch) if run.world.is_main else []
         before = peak_memory(run.world.device)
         training = clock.timed(run.fit) if trains else None
         score = (lambda: run.scored(run.chooser, "evaluation")) if trains else run.test
         scoring = clock.timed(score)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"{config.batch_size} samples at a time (in evaluation {config.test_batch_size}) do "
-            f"not fit the memory of {run.world.device}; say a smaller --batch-size or "
-            f"--test-batch-size (with --global-batch-size a step stays the same)"
-        ) from error
     scored = len(run.sets[run.chooser if trains else "test"])
     rate = scoring.rate(config.test_batch_size * run.world.size, scored)
     if training is not None:
