@@ -55,6 +55,14 @@ def test_what_is_frozen_as_initialised_is_noted(config_file, tmp_path, capsys):
     assert note not in capsys.readouterr().out
 
 
+def test_cuda_graphs_are_for_gpus(whole, config_file, tmp_path, capsys):
+    assert train(config_file(), tmp_path / "w", "--cuda-graphs", "True") == 0
+    said = capsys.readouterr().out
+    assert "amp off, CUDA graphs; seed" in said
+    assert "note: cuda_graphs is for GPUs, and changes nothing here" in said
+    assert_same_run(whole, tmp_path / "w")
+
+
 def test_reports_agree_with_the_scores(config_file, tmp_path):
     work = tmp_path / "w"
     train(config_file(), work)

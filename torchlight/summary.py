@@ -20,11 +20,13 @@ from .numerics import precision_notes
 def head(run: Run) -> Iterator[str]:
     """What is trained on what, by which command."""
     config, world, card = run.config, run.world, run.card
+    ways = {"tf32": "TF32", "cuda_graphs": "CUDA graphs", "compile": "torch.compile"}
+    asked = "".join(f", {word}" for key, word in ways.items() if getattr(config, key))
     yield f"command: {shlex.join(run.command)}"
     yield (
         f"python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}; {world.size} x {world.device.type}, "
-        f"{torch.get_num_threads()} threads each; amp {config.amp}; seed {config.seed}"
+        f"{torch.get_num_threads()} threads each; amp {config.amp}{asked}; seed {config.seed}"
     )
     yield f"machine: {machine(world.device)}"
     kinds = {"train": "training", "val": "held-out", "test": "test"}

@@ -86,8 +86,9 @@ def test_cuda_graphs_train_the_same(device: str, amp: str, tmp_path: Path) -> No
     run(config, tmp_path / "replayed", device, "--cuda-graphs", True)
     launched, replayed = weights(tmp_path / "launched"), weights(tmp_path / "replayed")
     assert (launched - replayed).norm() < (1e-3 if amp != "off" else 1e-5) * launched.norm()
-    said = "cuda_graphs is for GPUs" in (tmp_path / "replayed" / "log.txt").read_text()
-    assert said == (device == "cpu")
+    log = (tmp_path / "replayed" / "log.txt").read_text()
+    assert ", CUDA graphs; seed" in log
+    assert ("cuda_graphs is for GPUs" in log) == (device == "cpu")
 
 
 def test_one_shot(device: str, tmp_path: Path) -> None:
