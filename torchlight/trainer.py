@@ -137,6 +137,7 @@ class Trainer(Run):
         for callback in self.callbacks:
             callback.on_start(self)
         if config.compile:
+            self.log.info("note: torch.compile can take minutes before the first step")
             self.model.compile()
         if config.cuda_graphs:
             self._capture()
