@@ -129,7 +129,7 @@ ROWS = {
     "box-joint-motion": Row("box, joint motion alone", (*BOX, *_streams("joint_motion"))),
     "box-bone-motion": Row("box, bone motion alone", (*BOX, *_streams("bone_motion"))),
     "box-four-streams": Row(
-        "the four streams above, equal weights",
+        "box: joint, bone, joint and bone motion apart, equal weights",
         members=("box-joint", "box-bone", "box-joint-motion", "box-bone-motion"),
     ),
     "box-and-streams": Row(
