@@ -136,7 +136,9 @@ ROWS = {
         "box fused, joint, bone and mean over time, equal weights",
         members=("box", "box-joint", "box-bone", "box-mean"),
     ),
-    "published": Row("joint, 65 epochs, as published but in bfloat16", PUBLISHED, config=KOOPMAN),
+    "published": Row(
+        "with operators, joint, 65 epochs, as published but in bfloat16", PUBLISHED, config=KOOPMAN
+    ),
     "published-tuned": Row(
         "published, normalised, stage two",
         PUBLISHED,
