@@ -25,7 +25,7 @@ from .checkpoint import apply_weights, load_weights
 from .components import Components, make_average, make_loss, make_optimizer
 from .config import Config
 from .distributed import World
-from .errors import UserError
+from .errors import UserError, told
 from .evaluation import Evaluation, Evaluator, SplitScorer, logits_of
 from .graphs import capture
 from .loading import Batch, Dataset, Loader, TrainBatches, plan_batches
@@ -209,7 +209,7 @@ class Trainer(Run):
             raise
         except RuntimeError as error:
             raise UserError(
-                f"cuda_graphs: the model's passes cannot be captured ({error}); say "
+                f"cuda_graphs: the model's passes cannot be captured ({told(error)}); say "
                 "--cuda-graphs False"
             ) from error
 
