@@ -7,6 +7,8 @@ graph launches them all at once, as they were in the one step it was captured fr
 import torch
 from torch import nn
 
+from .parallel import buffers_kept
+
 
 def capture(
     model: nn.Module, inputs: torch.Tensor, dtype: torch.dtype | None, *, accumulates: bool
@@ -25,14 +27,11 @@ def capture(
     Raises:
         RuntimeError: the passes wait for the GPU, say to look at a value.
     """
-    buffers = [buffer.clone() for buffer in model.buffers()]
     # Gradients are taken over on the stream of the capture, which the engine waits for.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    with torch.autocast("cuda", dtype, enabled=dtype is not None, cache_enabled=False):
+    precision = torch.autocast("cuda", dtype, enabled=dtype is not None, cache_enabled=False)
+    with buffers_kept(model), precision:
         torch.cuda.make_graphed_callables(model.train(), (inputs,), allow_unused_input=True)
-    with torch.no_grad():
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
     if accumulates:
         # A graph writes its gradients to the same place each time: over those of the batch before.
         for parameter in model.parameters():

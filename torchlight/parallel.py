@@ -1,7 +1,8 @@
 """One model on several processes: the same steps and statistics however a step is spread out."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -49,10 +50,16 @@ def _warm_up(model: nn.Module, parallel: nn.Module, backward: Callable[[nn.Modul
     After its first pass DistributedDataParallel regroups the gradients, and on three or more
     ranks the order in which they are summed depends on the groups.
     """
+    with buffers_kept(model):
+        backward(parallel.train())
+        model.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """What passes within leave in the buffers (running statistics) is taken back in place."""
     buffers = [buffer.clone() for buffer in model.buffers()]
-    parallel.train()
-    backward(parallel)
-    model.zero_grad(set_to_none=True)
+    yield
     with torch.no_grad():
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)
