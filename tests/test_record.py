@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from toy_ucla import write_ucla
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
@@ -127,3 +128,22 @@ def test_minutes_of_gpus_stand_apart():
     line = "[2026-11-26 19:13:30] python 3.12.3, torch 2.11.0, numpy 2.5.2; 1 x {}, 2 threads each"
     assert record._place(line.format("cpu")) == "cpu"
     assert record._place(line.format("cuda") + "\n" + line.format("cpu")) == "both"
+
+
+def test_curves_are_told_and_drawn_stage_two_after_stage_one(folder, capsys, monkeypatch):
+    line = "epoch {}/2: rate 0.1, loss 1.0 accuracy {} %{}; 1.0 s, 9 samples/s in training\n"
+    for name, first in (("box", 60.0), ("box-tuned", 80.0)):
+        (folder / name / "1").mkdir(parents=True)
+        log = line.format(1, first, "") + line.format(
+            2, first + 5, ", test loss 1.0 accuracy 71.5 %"
+        )
+        (folder / name / "1" / "log.txt").write_text(log)
+    drawn, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append(a[1:3]) or plot(*a, **k))
+    words = ["box", "box-tuned", "--seeds", "1", "--out", str(folder)]
+    assert record.main([*words, "--curves", str(folder / "curves.png")]) == 0
+    told = capsys.readouterr().out
+    assert "| box: epoch | 2 |\n| --- | --- |\n| top-1, in % | 71.50 |\n" in told
+    assert "| training, in % | 85.00 |" in told
+    assert drawn[2:] == [([4], [71.5]), ([3, 4], [80.0, 85.0])]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")

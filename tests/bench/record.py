@@ -4,6 +4,7 @@
     python tests/bench/record.py --list
     python tests/bench/record.py fast --choose views
     python tests/bench/record.py --table > docs/rows.md
+    python tests/bench/record.py published published-mean --seeds 1 --curves curves.png
 
 A row is config/ucla/fast.yaml, in stage two fast_tune.yaml, with flags laid over it. Its test view
 is scored once, by the weights of the last epoch. ``--choose`` is for work on a recipe: it trains on
@@ -22,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -439,6 +440,37 @@ def _told(name: str, results: Sequence[dict]) -> tuple[str, str]:
     return HEADING, markdown(name, results)
 
 
+def curves(out: Path, names: Sequence[str], seed: int, picture: Path) -> Iterator[str]:
+    """Draw accuracy by epoch, of training and of the test view, and yield it as Markdown tables.
+
+    A row that starts from another one's weights is drawn from the end of that one on.
+    """
+    from matplotlib.figure import Figure
+
+    from torchlight.reports.charts import CLASSES
+    from torchlight.reports.past import read_run
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="accuracy, per cent", ylim=(60, 101))
+    runs = {name: read_run(out / name / str(seed)).epochs for name in names}
+    for (name, epochs), colour in zip(runs.items(), CLASSES, strict=False):
+        before = max(runs.get(str(ROWS[name].of), {}), default=0)
+        scored = [epoch for epoch, line in epochs.items() if "test/accuracy" in line]
+        rows = [[f"{name}: epoch", *map(str, scored)], ["---"] * (len(scored) + 1)]
+        for part, told, style in (("test", "top-1", "o-"), ("train", "training", ":")):
+            key = f"{part}/accuracy"
+            points = {e: 100 * line[key] for e, line in epochs.items() if key in line}
+            rows.append([f"{told}, in %", *(f"{points[epoch]:.2f}" for epoch in scored)])
+            places = [before + epoch for epoch in points]
+            label = f"{name}, {told}"
+            axes.plot(places, list(points.values()), style, ms=3, lw=1.2, color=colour, label=label)
+        yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#d0d0d0", lw=0.5)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(picture, dpi=150)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -450,6 +482,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "work_dir" / "record")
     parser.add_argument("--choose", choices=("views", "subjects"), help="on the training views")
     parser.add_argument("--ship", type=Path, metavar="FILE", help="write the first seed's weights")
+    parser.add_argument(
+        "--curves",
+        type=Path,
+        metavar="PNG",
+        help="draw the first seed's accuracies by epoch, and stop",
+    )
     parser.add_argument("--list", action="store_true", help="name the rows, and stop")
     parser.add_argument("--table", action="store_true", help="print all that is known, and stop")
     options, flags = parser.parse_known_args(argv)
@@ -458,6 +496,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.table:
         print(_table(options.out, ROWS))
+        return 0
+    if options.curves:
+        print(*curves(options.out, options.rows, options.seeds[0], options.curves), sep="\n\n")
         return 0
     recorder = Recorder(options.out.resolve(), options.processes, flags)
     for name in options.rows:
