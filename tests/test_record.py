@@ -147,3 +147,13 @@ def test_curves_are_told_and_drawn_stage_two_after_stage_one(folder, capsys, mon
     assert "| training, in % | 85.00 |" in told
     assert drawn[2:] == [([4], [71.5]), ([3, 4], [80.0, 85.0])]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for wrong, why in (
+        ([*words[:-1], str(folder / "none")], "no run in it"),
+        (words[2:], "name the rows"),
+    ):
+        with pytest.raises(SystemExit):
+            record.main([*wrong, "--curves", str(folder / "other.png")])
+        assert why in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit):
+        record.main([*words, "--curves", str(folder / "none" / "curves.png")])
+    assert "No such file" in capsys.readouterr().err.splitlines()[-1]

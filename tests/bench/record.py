@@ -498,7 +498,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_table(options.out, ROWS))
         return 0
     if options.curves:
-        print(*curves(options.out, options.rows, options.seeds[0], options.curves), sep="\n\n")
+        from torchlight.errors import UserError
+
+        if not options.rows:
+            parser.error("--curves: name the rows to draw (--list shows them)")
+        try:
+            print(*curves(options.out, options.rows, options.seeds[0], options.curves), sep="\n\n")
+        except (UserError, OSError) as error:
+            parser.error(f"--curves: {error}")
         return 0
     recorder = Recorder(options.out.resolve(), options.processes, flags)
     for name in options.rows:
