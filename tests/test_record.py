@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,13 +148,22 @@ def test_curves_are_told_and_drawn_stage_two_after_stage_one(folder, capsys, mon
     assert "| training, in % | 85.00 |" in told
     assert drawn[2:] == [([4], [71.5]), ([3, 4], [80.0, 85.0])]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    for wrong, why in (
-        ([*words[:-1], str(folder / "none")], "no run in it"),
-        (words[2:], "name the rows"),
-    ):
-        with pytest.raises(SystemExit):
-            record.main([*wrong, "--curves", str(folder / "other.png")])
-        assert why in capsys.readouterr().err.splitlines()[-1]
-    with pytest.raises(SystemExit):
-        record.main([*words, "--curves", str(folder / "none" / "curves.png")])
-    assert "No such file" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        (["box", "--curves", "curves.png"], 2, "no run in it"),
+        (["--curves", "curves.png"], 2, "name the rows"),
+        (["--list"], 1, ""),
+    ],
+)
+def test_what_goes_wrong_is_one_line(folder, words, status, why):
+    """Of --list, that whoever reads it has left."""
+    line = [sys.executable, record.__file__, *words, "--out", str(folder)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    error = process.communicate()[1]
+    assert process.returncode == status
+    assert "Traceback" not in error
+    assert why in error

@@ -468,7 +468,7 @@ def curves(out: Path, names: Sequence[str], seed: int, picture: Path) -> Iterato
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#d0d0d0", lw=0.5)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(picture, dpi=150)
+    figure.savefig(picture, dpi=150, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -498,14 +498,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_table(options.out, ROWS))
         return 0
     if options.curves:
-        from torchlight.errors import UserError
-
         if not options.rows:
             parser.error("--curves: name the rows to draw (--list shows them)")
-        try:
-            print(*curves(options.out, options.rows, options.seeds[0], options.curves), sep="\n\n")
-        except (UserError, OSError) as error:
-            parser.error(f"--curves: {error}")
+        print(*curves(options.out, options.rows, options.seeds[0], options.curves), sep="\n\n")
         return 0
     recorder = Recorder(options.out.resolve(), options.processes, flags)
     for name in options.rows:
@@ -527,4 +522,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from torchlight.cli import run
+
+    sys.exit(run(lambda stage: main()))
