@@ -1,5 +1,6 @@
 """The record: what chooses a recipe never reads the test view, and a row reads it once."""
 
+import io
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import record
 
 from main_multigpu import main
+from torchlight.errors import Stopped
 
 SMALL = (
     *("--model-args", "channels=[8,8]", "stride=[1,1]", "--num-epoch", "2", "--amp", "off"),
@@ -167,3 +169,27 @@ def test_what_goes_wrong_is_one_line(folder, words, status, why):
     assert process.returncode == status
     assert "Traceback" not in error
     assert why in error
+
+
+def test_a_request_to_stop_reaches_the_training(tmp_path, monkeypatch):
+    """It may take its time to save its state."""
+    script = tmp_path / "training.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')))\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    said = []
+
+    class Terminal(io.StringIO):
+        def write(self, text):
+            said.append(text)
+            if text == "begun\n":
+                raise Stopped(0, "as SIGTERM does")
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(SystemExit, match="the same command resumes it"):
+        record.Recorder(tmp_path, 1)._call(str(script))
+    assert said[-1] == "saved\n"

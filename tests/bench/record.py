@@ -291,6 +291,8 @@ class Recorder:
 
     def _call(self, *words: str) -> str:
         """Run a Python command from the project's root; its output goes to the terminal too."""
+        from torchlight.errors import Stopped
+
         line = [sys.executable, *words]
         print("$ python " + " ".join(words), file=sys.stderr, flush=True)
         # With other threads sums are rounded otherwise, and a training goes another way.
@@ -300,9 +302,14 @@ class Recorder:
         )
         assert process.stdout is not None
         shown = []
-        for text in process.stdout:
-            sys.stderr.write(text)
-            shown.append(text)
+        try:
+            for text in process.stdout:
+                sys.stderr.write(text)
+                shown.append(text)
+        except (Stopped, KeyboardInterrupt):  # a training saves its state, and leaves
+            process.terminate()
+            sys.stderr.write(process.communicate()[0])
+            raise SystemExit("stopped; the same command resumes it") from None
         if process.wait():
             raise SystemExit(f"that command ended with status {process.returncode}")
         return "".join(shown)
